@@ -1,0 +1,74 @@
+//! A session over WebSocket: each thing has a channel of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::exit::{self, Exit, StatusForm};
+use super::{OpenError, Session, Sizes, Streams};
+use crate::connection::{Io, Timing};
+use crate::inbox::{Inbox, Input};
+use crate::outbox::Framing;
+use crate::websocket::channel::{self, Dialect, Encoding};
+use crate::websocket::{self, Channels};
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+
+/// The client's channels, and what to say at the end.
+#[derive(Debug)]
+pub(super) struct Ending {
+    channels: Channels,
+    encoding: Encoding,
+    form: StatusForm,
+}
+
+/// Starts the channels.
+pub(super) async fn open(
+    io: Io,
+    wanted: Streams,
+    dialect: Dialect,
+    form: StatusForm,
+    timing: Timing,
+) -> Result<Session, OpenError> {
+    let inbox = |wanted: bool| wanted.then(|| Arc::new(Inbox::default()));
+    let mut channels: Channels = vec![None; 5];
+    channels[usize::from(STDIN)] = inbox(wanted.stdin);
+    channels[usize::from(RESIZE)] = inbox(wanted.tty);
+    let connection = websocket::start(io, dialect, channels.clone(), timing.idle).await;
+    let encoding = dialect.encoding;
+    // Tells the client that the session stands, as the kubelet does.
+    let greeting = channel::message(encoding, greeted(wanted), b"");
+    connection.outbox().send(greeting).await.map_err(|_| OpenError::Closed)?;
+    let input = |number: u8| channels[usize::from(number)].clone().map(Input::new);
+    let output = |wanted: bool, number| wanted.then(|| connection.outbox().output(Framing::Channel { number, encoding }));
+    Ok(Session {
+        stdin: input(STDIN),
+        stdout: output(wanted.stdout, STDOUT),
+        stderr: output(wanted.stderr, STDERR),
+        sizes: input(RESIZE).map(Sizes::new),
+        ending: super::Ending::Channels(Ending { channels, encoding, form }),
+        connection,
+    })
+}
+
+/// The first channel on which the client listens.
+fn greeted(wanted: Streams) -> u8 {
+    match wanted {
+        Streams { stdout: true, .. } => STDOUT,
+        Streams { stderr: true, .. } => STDERR,
+        _ => ERROR,
+    }
+}
+
+impl Ending {
+    /// Stops waiting for anyone to read input, and returns the last message: the status, or nothing.
+    pub(super) fn prepare(&self, exit: &Exit) -> Bytes {
+        self.channels.iter().flatten().for_each(|inbox| inbox.abandon());
+        let status = exit::status(exit, self.form);
+        if status.is_empty() { Bytes::new() } else { channel::message(self.encoding, ERROR, &status) }
+    }
+}
