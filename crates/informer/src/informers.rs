@@ -1,0 +1,89 @@
+//! The informers that one process shares.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+    ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
+
+use crate::informer::Informer;
+
+macro_rules! informers {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty,)*) => {
+        /// One informer per kind, for all controllers of a process. Cheap to clone.
+        #[derive(Clone)]
+        pub struct Informers {
+            $($(#[$doc])* pub $field: Informer<$kind>,)*
+        }
+
+        impl Informers {
+            /// Informers that have seen nothing yet.
+            pub fn new() -> Informers {
+                Informers { $($field: Informer::new(),)* }
+            }
+
+            /// The tasks that watch, one per kind, until cancelled.
+            pub fn run(&self, client: &Client, shutdown: &CancellationToken) -> Vec<Task> {
+                vec![$({
+                    let api: Api<$kind> = Api::all(client.clone());
+                    let informer = self.$field.clone();
+                    Box::pin(informer.run(api, watcher::Config::default(), shutdown.clone())) as Task
+                },)*]
+            }
+
+            /// Waits until all of them hold all there is.
+            pub async fn synced(&self) {
+                $(self.$field.synced().await;)*
+            }
+        }
+    };
+}
+
+/// Something to be run by whoever owns it.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+informers! {
+    /// Pods.
+    pods: Pod,
+    /// Claims.
+    claims: PersistentVolumeClaim,
+    /// Volumes.
+    volumes: PersistentVolume,
+    /// StatefulSets.
+    stateful_sets: StatefulSet,
+    /// ControllerRevisions.
+    revisions: ControllerRevision,
+    /// Services.
+    services: Service,
+    /// Endpoints.
+    endpoints: Endpoints,
+    /// EndpointSlices.
+    slices: EndpointSlice,
+    /// Nodes.
+    nodes: Node,
+    /// Namespaces.
+    namespaces: Namespace,
+    /// ServiceAccounts.
+    service_accounts: ServiceAccount,
+    /// StorageClasses.
+    storage_classes: StorageClass,
+    /// ConfigMaps, their metadata only.
+    config_maps: PartialObjectMeta<ConfigMap>,
+    /// Secrets, their metadata only.
+    secrets: PartialObjectMeta<Secret>,
+}
+
+impl Default for Informers {
+    fn default() -> Self {
+        Informers::new()
+    }
+}
