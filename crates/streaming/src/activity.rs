@@ -18,12 +18,16 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), last: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+        }
     }
 
     /// Something happened just now.
     pub(crate) fn note(&self) {
-        self.last.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.last
+            .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Waits until nothing has happened for `limit`.
@@ -31,7 +35,9 @@ impl Activity {
         loop {
             let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
             let quiet = self.start.elapsed().saturating_sub(last);
-            let Some(left) = limit.checked_sub(quiet).filter(|left| !left.is_zero()) else { return };
+            let Some(left) = limit.checked_sub(quiet).filter(|left| !left.is_zero()) else {
+                return;
+            };
             sleep(left).await;
         }
     }

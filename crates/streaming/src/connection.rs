@@ -43,7 +43,10 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(4 * 3600), creation: Duration::from_secs(30) }
+        Self {
+            idle: Duration::from_secs(4 * 3600),
+            creation: Duration::from_secs(30),
+        }
     }
 }
 
@@ -95,7 +98,10 @@ impl Wire {
 
 /// The message that ends a WebSocket connection without fault; client-go takes any other for an error.
 pub(crate) fn normal_close() -> Message {
-    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
+    Message::Close(Some(CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    }))
 }
 
 /// The client was gone before all was sent to it.
@@ -133,7 +139,13 @@ impl Connection {
     where
         R: Future<Output = ()> + Send + 'static,
     {
-        let Parts { outbox, packets, wire, activity, reading } = parts;
+        let Parts {
+            outbox,
+            packets,
+            wire,
+            activity,
+            reading,
+        } = parts;
         let closed = CancellationToken::new();
         let writing = write(wire, packets, Arc::clone(&activity), closed.clone());
         let reading = read(reading, activity, idle, closed.clone());
@@ -171,7 +183,12 @@ impl Connection {
     }
 }
 
-async fn read(reading: impl Future<Output = ()>, activity: Arc<Activity>, idle: Duration, closed: CancellationToken) {
+async fn read(
+    reading: impl Future<Output = ()>,
+    activity: Arc<Activity>,
+    idle: Duration,
+    closed: CancellationToken,
+) {
     tokio::select! {
         () = reading => {}
         () = activity.quiet_for(idle) => tracing::debug!(?idle, "nothing happened on a connection"),
@@ -197,7 +214,11 @@ async fn write(
     result
 }
 
-async fn send_all(mut wire: Wire, mut packets: mpsc::Receiver<Packet>, activity: &Activity) -> io::Result<Wire> {
+async fn send_all(
+    mut wire: Wire,
+    mut packets: mpsc::Receiver<Packet>,
+    activity: &Activity,
+) -> io::Result<Wire> {
     while let Some(packet) = packets.recv().await {
         let (frame, is_last) = match packet {
             Packet::Frame(frame) => (frame, false),

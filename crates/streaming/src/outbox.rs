@@ -66,7 +66,10 @@ impl Outbox {
 
     /// A writer of one stream.
     pub(crate) fn output(&self, framing: Framing) -> Output {
-        Output { packets: PollSender::new(self.0.clone()), framing }
+        Output {
+            packets: PollSender::new(self.0.clone()),
+            framing,
+        }
     }
 }
 
@@ -132,7 +135,10 @@ mod tests {
     use super::*;
 
     fn framing() -> Framing {
-        Framing::Channel { number: 1, encoding: Encoding::Binary }
+        Framing::Channel {
+            number: 1,
+            encoding: Encoding::Binary,
+        }
     }
 
     #[tokio::test]
@@ -141,7 +147,9 @@ mod tests {
         let bytes = vec![7; MAX_PIECE + 1];
         outbox.output(framing()).write_all(&bytes).await.unwrap();
         for expected in [MAX_PIECE + 1, 2] {
-            let Some(Packet::Frame(packet)) = packets.recv().await else { panic!("no packet") };
+            let Some(Packet::Frame(packet)) = packets.recv().await else {
+                panic!("no packet")
+            };
             assert_eq!(packet.len(), expected, "with the number of the channel");
         }
     }

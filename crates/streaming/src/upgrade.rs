@@ -3,7 +3,8 @@
 //! Of several protocols the one is chosen that the client names first, as the kubelet does.
 
 use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -33,7 +34,9 @@ pub enum Rejection {
     #[error("unable to upgrade: header X-Stream-Protocol-Version does not exist in request")]
     NoProtocol,
     /// No protocol that is known here is named.
-    #[error("unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {accepted:?}")]
+    #[error(
+        "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts {accepted:?}"
+    )]
     NoCommonProtocol {
         /// What the client named.
         offered: Vec<String>,
@@ -49,7 +52,9 @@ impl Rejection {
     /// The status that the kubelet gives.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NotAsked | Self::NoProtocol | Self::Handshake(_) | Self::Query(_) => StatusCode::BAD_REQUEST,
+            Self::NotAsked | Self::NoProtocol | Self::Handshake(_) | Self::Query(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NoCommonProtocol { .. } => StatusCode::FORBIDDEN,
             Self::NotPossible => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -61,7 +66,9 @@ impl Rejection {
         *response.status_mut() = self.status();
         if let Self::NoCommonProtocol { accepted, .. } = self {
             for protocol in accepted {
-                response.headers_mut().append(ACCEPTED_PROTOCOLS, HeaderValue::from_static(protocol));
+                response
+                    .headers_mut()
+                    .append(ACCEPTED_PROTOCOLS, HeaderValue::from_static(protocol));
             }
         }
         response
@@ -71,8 +78,13 @@ impl Rejection {
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
-    Spdy { protocols: Vec<String> },
-    WebSocket { protocols: Vec<String>, key: HeaderValue },
+    Spdy {
+        protocols: Vec<String>,
+    },
+    WebSocket {
+        protocols: Vec<String>,
+        key: HeaderValue,
+    },
 }
 
 impl Offer {
@@ -86,7 +98,11 @@ impl Offer {
         }
         if has_token(headers, &UPGRADE, SPDY) {
             let protocols = list(headers, &STREAM_PROTOCOL);
-            return if protocols.is_empty() { Err(Rejection::NoProtocol) } else { Ok(Self::Spdy { protocols }) };
+            return if protocols.is_empty() {
+                Err(Rejection::NoProtocol)
+            } else {
+                Ok(Self::Spdy { protocols })
+            };
         }
         Err(Rejection::NotAsked)
     }
@@ -98,24 +114,37 @@ impl Offer {
         if !has_token(headers, &SEC_WEBSOCKET_VERSION, "13") {
             return Err(Rejection::Handshake("the version is not 13"));
         }
-        let key = headers.get(SEC_WEBSOCKET_KEY).ok_or(Rejection::Handshake("there is no key"))?;
-        Ok(Self::WebSocket { protocols: list(headers, &SEC_WEBSOCKET_PROTOCOL), key: key.clone() })
+        let key = headers
+            .get(SEC_WEBSOCKET_KEY)
+            .ok_or(Rejection::Handshake("there is no key"))?;
+        Ok(Self::WebSocket {
+            protocols: list(headers, &SEC_WEBSOCKET_PROTOCOL),
+            key: key.clone(),
+        })
     }
 }
 
 /// The first of the client's protocols that is known, and what is known of it.
-pub(crate) fn choose<T: Copy>(offered: &[String], known: &[(&'static str, T)]) -> Result<(&'static str, T), Rejection> {
+pub(crate) fn choose<T: Copy>(
+    offered: &[String],
+    known: &[(&'static str, T)],
+) -> Result<(&'static str, T), Rejection> {
     let find = |name: &String| known.iter().find(|(candidate, _)| candidate == name).copied();
-    offered.iter().find_map(find).ok_or_else(|| Rejection::NoCommonProtocol {
-        offered: offered.to_vec(),
-        accepted: known.iter().map(|(name, _)| *name).collect(),
-    })
+    offered
+        .iter()
+        .find_map(find)
+        .ok_or_else(|| Rejection::NoCommonProtocol {
+            offered: offered.to_vec(),
+            accepted: known.iter().map(|(name, _)| *name).collect(),
+        })
 }
 
 /// The answer that changes the protocol to SPDY.
 pub(crate) fn to_spdy(protocol: &'static str) -> Response<()> {
     let mut response = switching("Upgrade", SPDY);
-    response.headers_mut().insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
+    response
+        .headers_mut()
+        .insert(STREAM_PROTOCOL, HeaderValue::from_static(protocol));
     response
 }
 
@@ -135,8 +164,12 @@ pub(crate) fn to_websocket(protocol: Option<&'static str>, key: &HeaderValue) ->
 fn switching(connection: &'static str, upgrade: &'static str) -> Response<()> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static(connection));
-    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(upgrade));
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static(connection));
+    response
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static(upgrade));
     response
 }
 
@@ -146,7 +179,11 @@ pub(crate) struct Pending(OnUpgrade);
 
 impl Pending {
     pub(crate) fn take<B>(request: &mut Request<B>) -> Result<Self, Rejection> {
-        request.extensions_mut().remove().map(Self).ok_or(Rejection::NotPossible)
+        request
+            .extensions_mut()
+            .remove()
+            .map(Self)
+            .ok_or(Rejection::NotPossible)
     }
 
     pub(crate) async fn io(self) -> Result<Io, hyper::Error> {
@@ -156,20 +193,30 @@ impl Pending {
 
 /// The values of a query's parameter, in order.
 pub(crate) fn query_values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
-    query.split('&').filter_map(move |pair| match pair.split_once('=') {
-        Some((key, value)) => (key == name).then_some(value),
-        None => (pair == name).then_some(""),
-    })
+    query
+        .split('&')
+        .filter_map(move |pair| match pair.split_once('=') {
+            Some((key, value)) => (key == name).then_some(value),
+            None => (pair == name).then_some(""),
+        })
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    list(headers, name).iter().any(|value| value.eq_ignore_ascii_case(token))
+    list(headers, name)
+        .iter()
+        .any(|value| value.eq_ignore_ascii_case(token))
 }
 
 fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let values = values.flat_map(|value| value.split(',')).map(str::trim);
-    values.filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    values
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -181,7 +228,9 @@ mod tests {
     fn request(method: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
         let mut request = Request::builder().method(method).body(()).unwrap();
         for (name, value) in headers {
-            request.headers_mut().append(*name, HeaderValue::from_static(value));
+            request
+                .headers_mut()
+                .append(*name, HeaderValue::from_static(value));
         }
         request
     }
@@ -213,7 +262,13 @@ mod tests {
             ],
         );
         let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
-        assert_eq!(Offer::of(&websocket), Ok(Offer::WebSocket { protocols: vec![], key }));
+        assert_eq!(
+            Offer::of(&websocket),
+            Ok(Offer::WebSocket {
+                protocols: vec![],
+                key
+            })
+        );
     }
 
     #[test]
@@ -251,7 +306,10 @@ mod tests {
         assert_eq!(spdy.headers()[STREAM_PROTOCOL], "v4.channel.k8s.io");
         let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
         let websocket = to_websocket(None, &key);
-        assert_eq!(websocket.headers()[SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            websocket.headers()[SEC_WEBSOCKET_ACCEPT],
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
         assert!(!websocket.headers().contains_key(SEC_WEBSOCKET_PROTOCOL));
     }
 

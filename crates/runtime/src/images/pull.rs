@@ -248,8 +248,18 @@ impl Pull {
             total,
             progress,
         };
-        futures::stream::iter(manifest.layers.iter().zip(diff_ids))
-            .map(|(descriptor, diff_id)| self.layer(descriptor, diff_id, fetched.clone()))
+        // Owned, as a future over references into a closure is not known to be `Send`.
+        let layers: Vec<_> = manifest
+            .layers
+            .iter()
+            .cloned()
+            .zip(diff_ids.iter().cloned())
+            .collect();
+        futures::stream::iter(layers)
+            .map(|(descriptor, diff_id)| {
+                let fetched = fetched.clone();
+                async move { self.layer(&descriptor, &diff_id, fetched).await }
+            })
             .buffered(PARALLEL_LAYERS)
             .try_collect()
             .await

@@ -232,9 +232,9 @@ fn clone3(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
         Ok(0) => Ok(Forked::Child {
             in_cgroup: cgroup.is_some(),
         }),
-        // SAFETY: the kernel has just given us this descriptor. It is closed on exec.
         Ok(child) if child > 0 => Ok(Forked::Parent {
             child,
+            // SAFETY: the kernel has just given us this descriptor. It is closed on exec.
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
         _ => Err(io::Error::last_os_error()),

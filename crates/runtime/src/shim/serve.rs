@@ -686,11 +686,11 @@ impl Shim {
     }
 }
 
+/// In Go's words, which clients of port-forwarding know.
 fn refused(port: u16, error: Errno) -> Failure {
-    Failure::other(format!(
-        "dial tcp 127.0.0.1:{port}: connect: {}",
-        io::Error::from(error)
-    ))
+    let text = io::Error::from(error).to_string().to_lowercase();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    Failure::other(format!("dial tcp 127.0.0.1:{port}: connect: {text}"))
 }
 
 fn read_report(socket: &OwnedFd, buffer: &mut [u8]) -> (Report, Option<OwnedFd>) {

@@ -305,10 +305,11 @@ async fn a_container_has_a_terminal() {
     assert!(client.stderr.is_none());
     pod.resize(&id, 12, 34).await.unwrap();
     client.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
+    // What is typed is echoed at once, perhaps before what the program says first.
+    let output = text(client.stdout.as_mut().unwrap()).await;
     assert!(
-        text(client.stdout.as_mut().unwrap())
-            .await
-            .ends_with("go\r\n12 34\r\n")
+        output.contains("go\r\n") && output.ends_with("12 34\r\n"),
+        "{output:?}"
     );
     assert_eq!(engine.exit(&id).await.exit_code, 6);
     let lines = std::fs::read_to_string(&log).unwrap();

@@ -76,10 +76,18 @@ mod tests {
         let client = Arc::new(Inbox::default());
         let (pod, far) = tokio::io::duplex(1024);
         let input = Input::new(Arc::clone(&client));
-        let output = outbox.output(Framing::Channel { number: 0, encoding: Encoding::Binary });
+        let output = outbox.output(Framing::Channel {
+            number: 0,
+            encoding: Encoding::Binary,
+        });
         let done = async move { outbox.send(Bytes::from_static(b"done")).await.unwrap() };
         let carrying = tokio::spawn(carry(input, output, Box::new(far), done));
-        Ends { client, packets, pod, carrying }
+        Ends {
+            client,
+            packets,
+            pod,
+            carrying,
+        }
     }
 
     async fn packet(packets: &mut mpsc::Receiver<Packet>) -> Bytes {

@@ -24,18 +24,27 @@ const MAX_PORTS: usize = 127;
 /// what clients send to API servers.
 pub(super) fn ports(query: &str) -> Result<Vec<u16>, Rejection> {
     let mut ports = Vec::new();
-    for values in ["port", "ports"].into_iter().flat_map(|name| query_values(query, name)) {
+    for values in ["port", "ports"]
+        .into_iter()
+        .flat_map(|name| query_values(query, name))
+    {
         if values.is_empty() {
-            return Err(Rejection::Query("query parameter \"port\" cannot be empty".to_owned()));
+            return Err(Rejection::Query(
+                "query parameter \"port\" cannot be empty".to_owned(),
+            ));
         }
         for value in values.replace("%2C", ",").replace("%2c", ",").split(',') {
             ports.push(port(value)?);
         }
     }
     match ports.len() {
-        0 => Err(Rejection::Query("query parameter \"port\" is required".to_owned())),
+        0 => Err(Rejection::Query(
+            "query parameter \"port\" is required".to_owned(),
+        )),
         1..=MAX_PORTS => Ok(ports),
-        _ => Err(Rejection::Query(format!("query parameter \"port\" names more than {MAX_PORTS} ports"))),
+        _ => Err(Rejection::Query(format!(
+            "query parameter \"port\" names more than {MAX_PORTS} ports"
+        ))),
     }
 }
 
@@ -43,15 +52,23 @@ fn port(text: &str) -> Result<u16, Rejection> {
     match text.parse() {
         Ok(0) => Err(Rejection::Query(format!("port {text:?} must be > 0"))),
         Ok(port) => Ok(port),
-        Err(error) => Err(Rejection::Query(format!("unable to parse {text:?} as a port: {error}"))),
+        Err(error) => Err(Rejection::Query(format!(
+            "unable to parse {text:?} as a port: {error}"
+        ))),
     }
 }
 
 /// Forwards one connection to each port.
 pub(super) async fn serve(io: Io, encoding: Encoding, ports: &[u16], forwarder: Forwarder, timing: Timing) {
     let inboxes: Vec<_> = ports.iter().map(|_| Arc::new(Inbox::default())).collect();
-    let channels: Channels = inboxes.iter().flat_map(|inbox| [Some(Arc::clone(inbox)), None]).collect();
-    let dialect = Dialect { encoding, ends: false };
+    let channels: Channels = inboxes
+        .iter()
+        .flat_map(|inbox| [Some(Arc::clone(inbox)), None])
+        .collect();
+    let dialect = Dialect {
+        encoding,
+        ends: false,
+    };
     let connection = websocket::start(io, dialect, channels, timing.idle).await;
     let mut tasks = JoinSet::new();
     for (number, (port, inbox)) in (0..).step_by(2).zip(ports.iter().zip(&inboxes)) {
@@ -86,16 +103,23 @@ struct Pair {
 impl Pair {
     async fn greet(&self) -> Result<(), Closed> {
         let port = self.port.to_le_bytes();
-        self.outbox.send(channel::message(self.encoding, self.number, &port)).await?;
+        self.outbox
+            .send(channel::message(self.encoding, self.number, &port))
+            .await?;
         self.fail(&port).await
     }
 
     async fn fail(&self, message: &[u8]) -> Result<(), Closed> {
-        self.outbox.send(channel::message(self.encoding, self.number + 1, message)).await
+        self.outbox
+            .send(channel::message(self.encoding, self.number + 1, message))
+            .await
     }
 
     fn output(&self) -> Output {
-        self.outbox.output(Framing::Channel { number: self.number, encoding: self.encoding })
+        self.outbox.output(Framing::Channel {
+            number: self.number,
+            encoding: self.encoding,
+        })
     }
 
     async fn carry(&self, pod: Io) -> io::Result<()> {
@@ -150,7 +174,16 @@ mod tests {
         assert_eq!(ports("port=80,81&port=82"), Ok(vec![80, 81, 82]));
         assert_eq!(ports("ports=80%2C81"), Ok(vec![80, 81]));
         let many = format!("port={}", vec!["1"; 128].join(","));
-        for query in ["", "port", "port=", "port=0", "port=65536", "port=80,", "port=x", &many] {
+        for query in [
+            "",
+            "port",
+            "port=",
+            "port=0",
+            "port=65536",
+            "port=80,",
+            "port=x",
+            &many,
+        ] {
             assert!(matches!(ports(query), Err(Rejection::Query(_))), "{query}");
         }
         let error = ports("").unwrap_err();

@@ -50,7 +50,10 @@ enum WebSocketForm {
 const WEBSOCKET: &[(&str, WebSocketForm)] = &[
     ("SPDY/3.1+portforward.k8s.io", WebSocketForm::Tunnel),
     ("v4.channel.k8s.io", WebSocketForm::Channels(Encoding::Binary)),
-    ("v4.base64.channel.k8s.io", WebSocketForm::Channels(Encoding::Base64)),
+    (
+        "v4.base64.channel.k8s.io",
+        WebSocketForm::Channels(Encoding::Base64),
+    ),
 ];
 
 /// The pod whose ports are forwarded; for messages.
@@ -65,7 +68,10 @@ pub struct Target {
 impl Target {
     /// Why a connection failed, as the kubelet tells it.
     fn failure(&self, port: u16, error: &dyn fmt::Display) -> String {
-        format!("error forwarding port {port} to pod {}, uid {}: {error}", self.pod, self.uid)
+        format!(
+            "error forwarding port {port} to pod {}, uid {}: {error}",
+            self.pod, self.uid
+        )
     }
 }
 
@@ -101,7 +107,13 @@ pub fn accept<B>(request: &mut Request<B>) -> Result<(Response<()>, Upgrade), Re
             (upgrade::to_websocket(name, &key), transport)
         }
     };
-    Ok((response, Upgrade { pending: Pending::take(request)?, transport }))
+    Ok((
+        response,
+        Upgrade {
+            pending: Pending::take(request)?,
+            transport,
+        },
+    ))
 }
 
 /// A connection that is about to carry others.
@@ -141,7 +153,10 @@ impl Upgrade {
             let connecting = connect(port);
             async move { Ok(Box::new(connecting.await?) as Io) }.boxed()
         };
-        let forwarder = Forwarder { target: Arc::new(target), connect: Arc::new(connect) };
+        let forwarder = Forwarder {
+            target: Arc::new(target),
+            connect: Arc::new(connect),
+        };
         let io = self.pending.io().await.map_err(UpgradeError)?;
         match self.transport {
             Transport::Spdy => spdy::serve(io, forwarder, timing).await,

@@ -26,7 +26,12 @@ pub(super) enum Kind {
 impl Label {
     /// Reads a stream's headers; none, if the kubelet would refuse the stream.
     pub(super) fn of(stream: u32, headers: &Headers) -> Option<Self> {
-        Self::from_values(stream, headers.get("streamtype")?, headers.get("port")?, headers.get("requestid"))
+        Self::from_values(
+            stream,
+            headers.get("streamtype")?,
+            headers.get("port")?,
+            headers.get("requestid"),
+        )
     }
 
     fn from_values(stream: u32, kind: &str, port: &str, request: Option<&str>) -> Option<Self> {
@@ -81,18 +86,36 @@ pub(super) enum Added<S> {
 impl<S> Pairs<S> {
     /// `patience`: how long a stream waits for its other.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { waiting: HashMap::new(), patience }
+        Self {
+            waiting: HashMap::new(),
+            patience,
+        }
     }
 
     pub(super) fn add(&mut self, label: Label, stream: S, now: Instant) -> Added<S> {
         let Label { kind, port, request } = label;
         let Some(other) = self.waiting.remove(&request) else {
-            self.waiting.insert(request, Half { kind, stream, deadline: now + self.patience });
+            self.waiting.insert(
+                request,
+                Half {
+                    kind,
+                    stream,
+                    deadline: now + self.patience,
+                },
+            );
             return Added::Waiting;
         };
         match (kind, other.kind) {
-            (Kind::Error, Kind::Data) => Added::Complete(Pair { port, data: other.stream, error: stream }),
-            (Kind::Data, Kind::Error) => Added::Complete(Pair { port, data: stream, error: other.stream }),
+            (Kind::Error, Kind::Data) => Added::Complete(Pair {
+                port,
+                data: other.stream,
+                error: stream,
+            }),
+            (Kind::Data, Kind::Error) => Added::Complete(Pair {
+                port,
+                data: stream,
+                error: other.stream,
+            }),
             _ => {
                 self.waiting.insert(request, other);
                 Added::Duplicate(stream)
@@ -121,16 +144,30 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn label(kind: Kind, request: &str) -> Label {
-        Label { kind, port: 80, request: request.to_owned() }
+        Label {
+            kind,
+            port: 80,
+            request: request.to_owned(),
+        }
     }
 
     #[test]
     fn labels_are_read_as_the_kubelet_reads_them() {
         let read = |kind, port, request| Label::from_values(7, kind, port, request);
         assert_eq!(read("error", "80", Some("0")), Some(label(Kind::Error, "0")));
-        assert_eq!(read("data", "80", None), Some(label(Kind::Data, "5")), "follows its error stream");
+        assert_eq!(
+            read("data", "80", None),
+            Some(label(Kind::Data, "5")),
+            "follows its error stream"
+        );
         assert_eq!(read("error", "80", None), Some(label(Kind::Error, "7")));
-        for (kind, port) in [("stdin", "80"), ("data", "0"), ("data", "65536"), ("data", "-1"), ("data", "")] {
+        for (kind, port) in [
+            ("stdin", "80"),
+            ("data", "0"),
+            ("data", "65536"),
+            ("data", "-1"),
+            ("data", ""),
+        ] {
             assert_eq!(read(kind, port, Some("0")), None, "{kind} {port}");
         }
     }
@@ -140,7 +177,13 @@ mod tests {
         let (mut pairs, now) = (Pairs::new(PATIENCE), Instant::now());
         assert_eq!(pairs.add(label(Kind::Error, "a"), 1, now), Added::Waiting);
         assert_eq!(pairs.add(label(Kind::Data, "b"), 2, now), Added::Waiting);
-        let complete = |data, error| Added::Complete(Pair { port: 80, data, error });
+        let complete = |data, error| {
+            Added::Complete(Pair {
+                port: 80,
+                data,
+                error,
+            })
+        };
         assert_eq!(pairs.add(label(Kind::Error, "b"), 3, now), complete(2, 3));
         assert_eq!(pairs.add(label(Kind::Data, "a"), 4, now), complete(4, 1));
         assert_eq!(pairs.deadline(), None);
@@ -151,7 +194,11 @@ mod tests {
         let (mut pairs, now) = (Pairs::new(PATIENCE), Instant::now());
         pairs.add(label(Kind::Data, "a"), 1, now);
         assert_eq!(pairs.add(label(Kind::Data, "a"), 2, now), Added::Duplicate(2));
-        let pair = Pair { port: 80, data: 1, error: 3 };
+        let pair = Pair {
+            port: 80,
+            data: 1,
+            error: 3,
+        };
         assert_eq!(pairs.add(label(Kind::Error, "a"), 3, now), Added::Complete(pair));
     }
 

@@ -69,7 +69,11 @@ impl Forwarder {
                     }
                 }
             }
-            Err(error) => pair.error.finish(self.target.failure(pair.port, &error).as_bytes()).await,
+            Err(error) => {
+                pair.error
+                    .finish(self.target.failure(pair.port, &error).as_bytes())
+                    .await
+            }
         }
         pair.data.finish(b"").await;
         // The client waits for the end of this stream, whatever became of the other.

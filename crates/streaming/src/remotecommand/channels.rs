@@ -42,15 +42,25 @@ pub(super) async fn open(
     let encoding = dialect.encoding;
     // Tells the client that the session stands, as the kubelet does.
     let greeting = channel::message(encoding, greeted(wanted), b"");
-    connection.outbox().send(greeting).await.map_err(|_| OpenError::Closed)?;
+    connection
+        .outbox()
+        .send(greeting)
+        .await
+        .map_err(|_| OpenError::Closed)?;
     let input = |number: u8| channels[usize::from(number)].clone().map(Input::new);
-    let output = |wanted: bool, number| wanted.then(|| connection.outbox().output(Framing::Channel { number, encoding }));
+    let output = |wanted: bool, number| {
+        wanted.then(|| connection.outbox().output(Framing::Channel { number, encoding }))
+    };
     Ok(Session {
         stdin: input(STDIN),
         stdout: output(wanted.stdout, STDOUT),
         stderr: output(wanted.stderr, STDERR),
         sizes: input(RESIZE).map(Sizes::new),
-        ending: super::Ending::Channels(Ending { channels, encoding, form }),
+        ending: super::Ending::Channels(Ending {
+            channels,
+            encoding,
+            form,
+        }),
         connection,
     })
 }
@@ -69,6 +79,10 @@ impl Ending {
     pub(super) fn prepare(&self, exit: &Exit) -> Bytes {
         self.channels.iter().flatten().for_each(|inbox| inbox.abandon());
         let status = exit::status(exit, self.form);
-        if status.is_empty() { Bytes::new() } else { channel::message(self.encoding, ERROR, &status) }
+        if status.is_empty() {
+            Bytes::new()
+        } else {
+            channel::message(self.encoding, ERROR, &status)
+        }
     }
 }

@@ -85,16 +85,29 @@ fn object(exit: &Exit) -> Status {
     let (status, reason, cause, code) = match exit {
         Exit::Success => ("Success", None, None, None),
         Exit::Code(code) => {
-            let cause = Cause { reason: Some("ExitCode"), message: code.to_string() };
+            let cause = Cause {
+                reason: Some("ExitCode"),
+                message: code.to_string(),
+            };
             ("Failure", Some("NonZeroExitCode"), Some(cause), None)
         }
         Exit::Failed(error) => {
-            let cause = Cause { reason: None, message: error.clone() };
+            let cause = Cause {
+                reason: None,
+                message: error.clone(),
+            };
             ("Failure", Some("InternalError"), Some(cause), Some(500))
         }
     };
     let details = cause.map(|cause| Details { causes: vec![cause] });
-    Status { metadata: Empty {}, status, message: message(exit), reason, details, code }
+    Status {
+        metadata: Empty {},
+        status,
+        message: message(exit),
+        reason,
+        details,
+        code,
+    }
 }
 
 #[cfg(test)]

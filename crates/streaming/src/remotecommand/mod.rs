@@ -63,11 +63,22 @@ impl Streams {
     pub fn from_query(query: &str) -> Result<Self, Rejection> {
         let is_wanted = |name| upgrade::query_values(query, name).next() == Some("1");
         let tty = is_wanted("tty");
-        let (stdin, stdout, stderr) = (is_wanted("input"), is_wanted("output"), is_wanted("error") && !tty);
+        let (stdin, stdout, stderr) = (
+            is_wanted("input"),
+            is_wanted("output"),
+            is_wanted("error") && !tty,
+        );
         if !stdin && !stdout && !stderr {
-            return Err(Rejection::Query("you must specify at least 1 of stdin, stdout, stderr".to_owned()));
+            return Err(Rejection::Query(
+                "you must specify at least 1 of stdin, stdout, stderr".to_owned(),
+            ));
         }
-        Ok(Self { stdin, stdout, stderr, tty })
+        Ok(Self {
+            stdin,
+            stdout,
+            stderr,
+            tty,
+        })
     }
 }
 
@@ -75,7 +86,9 @@ impl Streams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transport {
     /// `resize`: with a terminal, the client opens a stream for its sizes.
-    Spdy { resize: bool },
+    Spdy {
+        resize: bool,
+    },
     Channels(Dialect),
 }
 
@@ -94,12 +107,21 @@ const SPDY: &[(&str, Protocol)] = {
     ]
 };
 
-const BINARY: Transport = Transport::Channels(Dialect { encoding: Encoding::Binary, ends: false });
+const BINARY: Transport = Transport::Channels(Dialect {
+    encoding: Encoding::Binary,
+    ends: false,
+});
 
 const WEBSOCKET: &[(&str, Protocol)] = {
     use StatusForm::{Json, Text};
-    const ENDING: Transport = Transport::Channels(Dialect { encoding: Encoding::Binary, ends: true });
-    const BASE64: Transport = Transport::Channels(Dialect { encoding: Encoding::Base64, ends: false });
+    const ENDING: Transport = Transport::Channels(Dialect {
+        encoding: Encoding::Binary,
+        ends: true,
+    });
+    const BASE64: Transport = Transport::Channels(Dialect {
+        encoding: Encoding::Base64,
+        ends: false,
+    });
     &[
         ("v5.channel.k8s.io", (ENDING, Json)),
         ("v4.channel.k8s.io", (BINARY, Json)),
@@ -127,7 +149,15 @@ pub fn accept<B>(request: &mut Request<B>, wanted: Streams) -> Result<(Response<
             (upgrade::to_websocket(Some(name), &key), protocol)
         }
     };
-    Ok((response, Upgrade { pending: Pending::take(request)?, transport, form, wanted }))
+    Ok((
+        response,
+        Upgrade {
+            pending: Pending::take(request)?,
+            transport,
+            form,
+            wanted,
+        },
+    ))
 }
 
 /// A connection that is about to become a [`Session`].
@@ -209,7 +239,9 @@ impl Session {
     /// Returns when the client has closed too, or does not for half a minute. Cancelled, the connection is cut
     /// off.
     pub async fn finish(self, exit: &Exit) -> Result<(), HungUp> {
-        let Self { ending, connection, .. } = self;
+        let Self {
+            ending, connection, ..
+        } = self;
         match ending {
             Ending::Spdy(ending) => {
                 let last = ending.prepare(exit);
@@ -234,8 +266,14 @@ mod tests {
             let flags = streams.map(|streams| (streams.stdin, streams.stdout, streams.stderr, streams.tty));
             assert_eq!(flags, expected, "{query}");
         };
-        check("command=sh&input=1&output=1&error=1", Some((true, true, true, false)));
-        check("command=sh&input=1&output=1&error=1&tty=1", Some((true, true, false, true)));
+        check(
+            "command=sh&input=1&output=1&error=1",
+            Some((true, true, true, false)),
+        );
+        check(
+            "command=sh&input=1&output=1&error=1&tty=1",
+            Some((true, true, false, true)),
+        );
         check("output=1&input=0", Some((false, true, false, false)));
         check("command=output&error=1", Some((false, false, true, false)));
         check("error=1&tty=1", None);

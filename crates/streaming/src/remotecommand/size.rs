@@ -35,7 +35,10 @@ pub struct Sizes {
 
 impl Sizes {
     pub(crate) fn new(input: Input) -> Self {
-        Self { input, unread: Vec::new() }
+        Self {
+            input,
+            unread: Vec::new(),
+        }
     }
 
     /// The next size; `None` when there will be no more. Cancelled, it may be called again.
@@ -67,7 +70,10 @@ fn take(unread: &mut Vec<u8>) -> Taken {
         Some(Ok(Document { width, height })) => {
             let length = documents.byte_offset();
             unread.drain(..length);
-            Taken::Size(TerminalSize { columns: width, rows: height })
+            Taken::Size(TerminalSize {
+                columns: width,
+                rows: height,
+            })
         }
         Some(Err(error)) if !error.is_eof() => Taken::Wrong,
         _ if unread.len() > MAX_DOCUMENT => Taken::Wrong,
@@ -97,8 +103,14 @@ mod tests {
             }
         };
         check("", &[Taken::Incomplete]);
-        check("{\"Width\":80,\"Height\":24}\n", &[size(80, 24), Taken::Incomplete]);
-        check("{\"Width\":80,\"Height\":24}{\"Width\":1,\"Height\":2}", &[size(80, 24), size(1, 2)]);
+        check(
+            "{\"Width\":80,\"Height\":24}\n",
+            &[size(80, 24), Taken::Incomplete],
+        );
+        check(
+            "{\"Width\":80,\"Height\":24}{\"Width\":1,\"Height\":2}",
+            &[size(80, 24), size(1, 2)],
+        );
         check("{\"width\":80,\"height\":24}", &[size(80, 24)]);
         check("{}", &[size(0, 0)]);
         check("{\"Width\":80,\"Hei", &[Taken::Incomplete]);
@@ -111,15 +123,32 @@ mod tests {
     async fn sizes_are_read_however_they_are_cut() {
         let inbox = Arc::new(Inbox::default());
         let mut sizes = Sizes::new(Input::new(Arc::clone(&inbox)));
-        let reading = tokio::spawn(async move { (sizes.next().await, sizes.next().await, sizes.next().await) });
-        for piece in ["{\"Width\":8", "0,\"Height\":24}{\"Wid", "th\":100,\"Height\":30}"] {
+        let reading =
+            tokio::spawn(async move { (sizes.next().await, sizes.next().await, sizes.next().await) });
+        for piece in [
+            "{\"Width\":8",
+            "0,\"Height\":24}{\"Wid",
+            "th\":100,\"Height\":30}",
+        ] {
             inbox.feed(piece.into()).await;
             tokio::task::yield_now().await;
         }
         inbox.end();
         let (first, second, third) = reading.await.unwrap();
-        assert_eq!(first, Some(TerminalSize { columns: 80, rows: 24 }));
-        assert_eq!(second, Some(TerminalSize { columns: 100, rows: 30 }));
+        assert_eq!(
+            first,
+            Some(TerminalSize {
+                columns: 80,
+                rows: 24
+            })
+        );
+        assert_eq!(
+            second,
+            Some(TerminalSize {
+                columns: 100,
+                rows: 30
+            })
+        );
         assert_eq!(third, None);
     }
 }

@@ -1,6 +1,7 @@
 //! A session over SPDY: the client opens one stream for each thing, and says in a header for what.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -79,8 +80,16 @@ pub(super) async fn open(
         Err(_) => return Err(missing(&streams, is_needed, timing.creation)),
     }
     // What nobody asked for is opened all the same by some, and must not hold up the rest.
-    streams.iter().filter(|(kind, _)| !is_needed(kind)).for_each(|(_, stream)| stream.ignore_input());
-    let output = |kind| streams.get(&kind).filter(|_| is_needed(&kind)).map(Stream::output);
+    streams
+        .iter()
+        .filter(|(kind, _)| !is_needed(kind))
+        .for_each(|(_, stream)| stream.ignore_input());
+    let output = |kind| {
+        streams
+            .get(&kind)
+            .filter(|_| is_needed(&kind))
+            .map(Stream::output)
+    };
     let input = |kind| streams.get(&kind).filter(|_| is_needed(&kind)).map(Stream::input);
     Ok(Session {
         stdin: input(Kind::Stdin),
@@ -98,20 +107,31 @@ async fn collect(
     streams: &mut Opened,
     is_needed: impl Fn(&Kind) -> bool,
 ) -> bool {
-    while Kind::ALL.iter().any(|kind| is_needed(kind) && !streams.contains_key(kind)) {
-        let Some((kind, stream)) = opened.recv().await else { return false };
-        if streams.contains_key(&kind) {
-            stream.reset(Reset::Refused).await;
-        } else {
-            streams.insert(kind, stream);
+    while Kind::ALL
+        .iter()
+        .any(|kind| is_needed(kind) && !streams.contains_key(kind))
+    {
+        let Some((kind, stream)) = opened.recv().await else {
+            return false;
+        };
+        match streams.entry(kind) {
+            Entry::Occupied(_) => stream.reset(Reset::Refused).await,
+            Entry::Vacant(place) => {
+                place.insert(stream);
+            }
         }
     }
     true
 }
 
 fn missing(streams: &Opened, is_needed: impl Fn(&Kind) -> bool, waited: Duration) -> OpenError {
-    let missing = Kind::ALL.iter().find(|kind| is_needed(kind) && !streams.contains_key(kind));
-    OpenError::NoStream { missing: missing.map_or("unknown", |kind| kind.name()), waited }
+    let missing = Kind::ALL
+        .iter()
+        .find(|kind| is_needed(kind) && !streams.contains_key(kind));
+    OpenError::NoStream {
+        missing: missing.map_or("unknown", |kind| kind.name()),
+        waited,
+    }
 }
 
 impl Ending {
@@ -123,7 +143,11 @@ impl Ending {
         let mut frames = BytesMut::new();
         for (kind, stream) in &self.streams {
             stream.ignore_input();
-            let bytes = if *kind == Kind::Error { exit::status(exit, self.form) } else { Vec::new() };
+            let bytes = if *kind == Kind::Error {
+                exit::status(exit, self.form)
+            } else {
+                Vec::new()
+            };
             frames.extend_from_slice(&frame::data(stream.id(), &bytes, true));
         }
         let last = self.streams.values().map(Stream::id).max().unwrap_or_default();

@@ -42,7 +42,11 @@ pub(crate) enum Goodbye {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// A new stream. `fin`: the client will send nothing on it.
-    SynStream { stream: u32, fin: bool, headers: Headers },
+    SynStream {
+        stream: u32,
+        fin: bool,
+        headers: Headers,
+    },
     /// The client is done with a stream, in both directions.
     RstStream { stream: u32 },
     /// To be sent back, if the number is odd.
@@ -86,7 +90,10 @@ struct PartialData {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { inflater: Inflater::new(), data: None }
+        Self {
+            inflater: Inflater::new(),
+            data: None,
+        }
     }
 
     /// Takes the next frame, or piece of one, from the front of `buffer`; `None` if more bytes are needed.
@@ -94,13 +101,19 @@ impl Decoder {
         if let Some(data) = self.data.take() {
             return Ok(self.piece(data, buffer));
         }
-        let Some(&[a, b, c, d, flags, e, f, g]) = buffer.first_chunk::<HEAD>() else { return Ok(None) };
+        let Some(&[a, b, c, d, flags, e, f, g]) = buffer.first_chunk::<HEAD>() else {
+            return Ok(None);
+        };
         let first = u32::from_be_bytes([a, b, c, d]);
         let length = u32::from_be_bytes([0, e, f, g]) as usize;
         let fin = flags & FIN != 0;
         if first & !STREAM_ID == 0 {
             buffer.advance(HEAD);
-            let data = PartialData { stream: nonzero(first)?, left: length, fin };
+            let data = PartialData {
+                stream: nonzero(first)?,
+                left: length,
+                fin,
+            };
             return Ok(self.piece(data, buffer));
         }
         let (version, kind) = ((first >> 16 & 0x7fff) as u16, first as u16);
@@ -114,7 +127,8 @@ impl Decoder {
             return Ok(None);
         }
         buffer.advance(HEAD);
-        self.control(kind, fin, buffer.split_to(length).freeze()).map(Some)
+        self.control(kind, fin, buffer.split_to(length).freeze())
+            .map(Some)
     }
 
     /// True within a frame whose beginning was taken already.
@@ -130,7 +144,11 @@ impl Decoder {
         }
         data.left -= length;
         let bytes = buffer.split_to(length).freeze();
-        let frame = Frame::Data { stream: data.stream, bytes, fin: data.fin && data.left == 0 };
+        let frame = Frame::Data {
+            stream: data.stream,
+            bytes,
+            fin: data.fin && data.left == 0,
+        };
         if data.left > 0 {
             self.data = Some(data);
         }
@@ -139,14 +157,22 @@ impl Decoder {
 
     fn control(&mut self, kind: u16, fin: bool, mut body: Bytes) -> Result<Frame, FrameError> {
         let length = body.len();
-        let number = |body: &mut Bytes| body.try_get_u32().map_err(|_| FrameError::TooShort { kind, length });
+        let number = |body: &mut Bytes| {
+            body.try_get_u32()
+                .map_err(|_| FrameError::TooShort { kind, length })
+        };
         match kind {
             SYN_STREAM => {
                 let stream = nonzero(number(&mut body)?)?;
                 let _associated_to = number(&mut body)?;
                 // Priority and slot.
-                body.try_get_u16().map_err(|_| FrameError::TooShort { kind, length })?;
-                Ok(Frame::SynStream { stream, fin, headers: self.inflater.read(&body)? })
+                body.try_get_u16()
+                    .map_err(|_| FrameError::TooShort { kind, length })?;
+                Ok(Frame::SynStream {
+                    stream,
+                    fin,
+                    headers: self.inflater.read(&body)?,
+                })
             }
             SYN_REPLY | HEADERS => {
                 number(&mut body)?;
@@ -154,8 +180,12 @@ impl Decoder {
                 self.inflater.read(&body)?;
                 Ok(Frame::Meaningless)
             }
-            RST_STREAM => Ok(Frame::RstStream { stream: nonzero(number(&mut body)?)? }),
-            PING => Ok(Frame::Ping { id: number(&mut body)? }),
+            RST_STREAM => Ok(Frame::RstStream {
+                stream: nonzero(number(&mut body)?)?,
+            }),
+            PING => Ok(Frame::Ping {
+                id: number(&mut body)?,
+            }),
             GOAWAY => Ok(Frame::GoAway),
             _ => Ok(Frame::Meaningless),
         }
@@ -185,7 +215,10 @@ pub(crate) fn syn_reply(stream: u32, first: bool) -> Bytes {
 }
 
 pub(crate) fn rst_stream(stream: u32, reason: Reset) -> Bytes {
-    control(RST_STREAM, &[&stream.to_be_bytes(), &(reason as u32).to_be_bytes()])
+    control(
+        RST_STREAM,
+        &[&stream.to_be_bytes(), &(reason as u32).to_be_bytes()],
+    )
 }
 
 pub(crate) fn ping(id: u32) -> Bytes {
@@ -194,7 +227,10 @@ pub(crate) fn ping(id: u32) -> Bytes {
 
 /// `last_stream`: the last stream of the client that was looked at.
 pub(crate) fn goaway(last_stream: u32, status: Goodbye) -> Bytes {
-    control(GOAWAY, &[&last_stream.to_be_bytes(), &(status as u32).to_be_bytes()])
+    control(
+        GOAWAY,
+        &[&last_stream.to_be_bytes(), &(status as u32).to_be_bytes()],
+    )
 }
 
 fn control(kind: u16, body: &[&[u8]]) -> Bytes {
@@ -267,8 +303,16 @@ mod tests {
         for frame in frames {
             match (whole.last_mut(), frame) {
                 (
-                    Some(Frame::Data { stream, bytes, fin: last @ false }),
-                    Frame::Data { stream: next, bytes: more, fin },
+                    Some(Frame::Data {
+                        stream,
+                        bytes,
+                        fin: last @ false,
+                    }),
+                    Frame::Data {
+                        stream: next,
+                        bytes: more,
+                        fin,
+                    },
                 ) if *stream == next => {
                     *bytes = [&bytes[..], &more].concat().into();
                     *last = fin;
@@ -302,13 +346,40 @@ mod tests {
         assert_eq!(error, None);
         let whole = joined(whole);
         assert_eq!(whole.len(), 8, "data frames of one stream are joined here");
-        assert!(matches!(&whole[0], Frame::SynStream { stream: 1, fin: true, headers }
-            if headers.get("port") == Some("80")));
-        assert!(matches!(&whole[1], Frame::SynStream { stream: 3, fin: false, .. }));
-        assert_eq!(whole[4], Frame::Data { stream: 3, bytes: Bytes::from_static(b"hello"), fin: true });
-        assert_eq!(whole[5..], [Frame::Ping { id: 1 }, Frame::RstStream { stream: 1 }, Frame::GoAway]);
+        assert!(
+            matches!(&whole[0], Frame::SynStream { stream: 1, fin: true, headers }
+            if headers.get("port") == Some("80"))
+        );
+        assert!(matches!(
+            &whole[1],
+            Frame::SynStream {
+                stream: 3,
+                fin: false,
+                ..
+            }
+        ));
+        assert_eq!(
+            whole[4],
+            Frame::Data {
+                stream: 3,
+                bytes: Bytes::from_static(b"hello"),
+                fin: true
+            }
+        );
+        assert_eq!(
+            whole[5..],
+            [
+                Frame::Ping { id: 1 },
+                Frame::RstStream { stream: 1 },
+                Frame::GoAway
+            ]
+        );
         for step in 1..20 {
-            assert_eq!(joined(decode_all(&bytes, step).0), whole, "{step} bytes at a time");
+            assert_eq!(
+                joined(decode_all(&bytes, step).0),
+                whole,
+                "{step} bytes at a time"
+            );
         }
     }
 
@@ -336,26 +407,56 @@ mod tests {
             assert_eq!(decode_all(bytes, bytes.len()).1, Some(expected), "{bytes:?}");
         };
         check(&[0x80, 2, 0, 1, 0, 0, 0, 0], FrameError::Version(2));
-        check(&[0x80, 3, 0, 1, 0, 1, 0, 1], FrameError::TooLarge { kind: 1, length: 65_537 });
-        check(&[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0], FrameError::TooShort { kind: 1, length: 2 });
-        check(&[0x80, 3, 0, 1, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0], FrameError::TooShort { kind: 1, length: 8 });
-        check(&[0x80, 3, 0, 6, 0, 0, 0, 0], FrameError::TooShort { kind: 6, length: 0 });
-        check(&[0x80, 3, 0, 3, 0, 0, 0, 4, 0x80, 0, 0, 0], FrameError::StreamZero);
+        check(
+            &[0x80, 3, 0, 1, 0, 1, 0, 1],
+            FrameError::TooLarge {
+                kind: 1,
+                length: 65_537,
+            },
+        );
+        check(
+            &[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0],
+            FrameError::TooShort { kind: 1, length: 2 },
+        );
+        check(
+            &[0x80, 3, 0, 1, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0],
+            FrameError::TooShort { kind: 1, length: 8 },
+        );
+        check(
+            &[0x80, 3, 0, 6, 0, 0, 0, 0],
+            FrameError::TooShort { kind: 6, length: 0 },
+        );
+        check(
+            &[0x80, 3, 0, 3, 0, 0, 0, 4, 0x80, 0, 0, 0],
+            FrameError::StreamZero,
+        );
         check(&[0, 0, 0, 0, 0, 0, 0, 0], FrameError::StreamZero);
-        check(&[0x80, 3, 0, 8, 0, 0, 0, 6, 0, 0, 0, 1, 9, 9], FrameError::Headers(HeaderError::Inflate));
+        check(
+            &[0x80, 3, 0, 8, 0, 0, 0, 6, 0, 0, 0, 1, 9, 9],
+            FrameError::Headers(HeaderError::Inflate),
+        );
     }
 
     #[test]
     fn frames_of_unknown_types_are_passed_over() {
         let bytes = [&[0x80, 3, 0x12, 0x34, 0, 0, 0, 3, 1, 2, 3][..], &ping(5)].concat();
-        assert_eq!(decode_all(&bytes, 4), (vec![Frame::Meaningless, Frame::Ping { id: 5 }], None));
+        assert_eq!(
+            decode_all(&bytes, 4),
+            (vec![Frame::Meaningless, Frame::Ping { id: 5 }], None)
+        );
     }
 
     #[test]
     fn written_frames_have_the_bytes_of_the_draft() {
         assert_eq!(data(3, b"ab", true)[..], [0, 0, 0, 3, 1, 0, 0, 2, b'a', b'b']);
-        assert_eq!(rst_stream(1, Reset::Cancel)[..], [0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 5]);
-        assert_eq!(goaway(7, Goodbye::ProtocolError)[..], [0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 1]);
+        assert_eq!(
+            rst_stream(1, Reset::Cancel)[..],
+            [0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 5]
+        );
+        assert_eq!(
+            goaway(7, Goodbye::ProtocolError)[..],
+            [0x80, 3, 0, 7, 0, 0, 0, 8, 0, 0, 0, 7, 0, 0, 0, 1]
+        );
         assert_eq!(syn_reply(1, true).len(), 8 + 4 + 6 + 14);
         assert_eq!(syn_reply(3, false).len(), 8 + 4 + 14);
     }

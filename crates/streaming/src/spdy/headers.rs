@@ -79,7 +79,10 @@ impl Inflater {
         if needed != Some(ADLER32) {
             return Err(HeaderError::Inflate);
         }
-        self.0.set_dictionary(&dictionary()).map(|_| ()).map_err(|_| HeaderError::Inflate)
+        self.0
+            .set_dictionary(&dictionary())
+            .map(|_| ())
+            .map_err(|_| HeaderError::Inflate)
     }
 }
 
@@ -144,7 +147,9 @@ pub(super) mod deflate {
 
         pub(crate) fn raw(&mut self, plain: &[u8]) -> Vec<u8> {
             let mut block = Vec::with_capacity(plain.len() + 256);
-            self.0.compress_vec(plain, &mut block, flate2::FlushCompress::Sync).unwrap();
+            self.0
+                .compress_vec(plain, &mut block, flate2::FlushCompress::Sync)
+                .unwrap();
             block
         }
     }
@@ -204,7 +209,10 @@ mod tests {
 
     #[test]
     fn what_is_no_deflate_stream_is_refused() {
-        assert_eq!(Inflater::new().read(b"GET / HTTP/1.1\r\n\r\n"), Err(HeaderError::Inflate));
+        assert_eq!(
+            Inflater::new().read(b"GET / HTTP/1.1\r\n\r\n"),
+            Err(HeaderError::Inflate)
+        );
         let other_dictionary = [0x78, 0x20, 1, 2, 3, 4];
         assert_eq!(Inflater::new().read(&other_dictionary), Err(HeaderError::Inflate));
     }

@@ -137,7 +137,19 @@ where
     };
     let reading = server.serve(Frames::new(read, Arc::clone(&activity)));
     let wire = Wire::Bytes(write);
-    (Connection::start(Parts { outbox, packets, wire, activity, reading }, idle), streams)
+    (
+        Connection::start(
+            Parts {
+                outbox,
+                packets,
+                wire,
+                activity,
+                reading,
+            },
+            idle,
+        ),
+        streams,
+    )
 }
 
 /// The reading task.
@@ -162,7 +174,9 @@ impl<T, A: FnMut(u32, &Headers) -> Option<T>> Server<T, A> {
                 Ok(None) => break,
                 Err(ReadError::Frame(error)) => {
                     tracing::debug!(%error, "a client's SPDY connection has an error");
-                    self.outbox.hang_up(frame::goaway(self.last_stream, Goodbye::ProtocolError)).await;
+                    self.outbox
+                        .hang_up(frame::goaway(self.last_stream, Goodbye::ProtocolError))
+                        .await;
                     break;
                 }
                 Err(ReadError::Io(error)) => {
@@ -210,12 +224,19 @@ impl<T, A: FnMut(u32, &Headers) -> Option<T>> Server<T, A> {
         if self.leaving {
             return Ok(());
         }
-        if id % 2 == 0 || id <= self.last_stream {
-            return self.outbox.send(frame::rst_stream(id, Reset::ProtocolError)).await;
+        if id.is_multiple_of(2) || id <= self.last_stream {
+            return self
+                .outbox
+                .send(frame::rst_stream(id, Reset::ProtocolError))
+                .await;
         }
         self.last_stream = id;
         let room = self.table.lock().len() < MAX_STREAMS;
-        let what = if room && !self.opened.is_closed() { (self.accept)(id, headers) } else { None };
+        let what = if room && !self.opened.is_closed() {
+            (self.accept)(id, headers)
+        } else {
+            None
+        };
         let Some(what) = what else {
             return self.outbox.send(frame::rst_stream(id, Reset::Refused)).await;
         };
@@ -236,7 +257,13 @@ impl<T, A: FnMut(u32, &Headers) -> Option<T>> Server<T, A> {
         let slot = Slot::default();
         self.table.lock().insert(id, slot.clone());
         let (outbox, table) = (self.outbox.clone(), Arc::clone(&self.table));
-        Stream { id, slot, outbox, table, finished: AtomicBool::new(false) }
+        Stream {
+            id,
+            slot,
+            outbox,
+            table,
+            finished: AtomicBool::new(false),
+        }
     }
 }
 
@@ -258,7 +285,12 @@ enum ReadError {
 
 impl Frames {
     fn new(io: ReadHalf<Io>, activity: Arc<Activity>) -> Self {
-        Self { io, buffer: BytesMut::new(), decoder: Decoder::new(), activity }
+        Self {
+            io,
+            buffer: BytesMut::new(),
+            decoder: Decoder::new(),
+            activity,
+        }
     }
 
     /// The next frame; `None` at the end of the connection.
@@ -272,7 +304,11 @@ impl Frames {
             self.activity.note();
             if read == 0 {
                 let whole = self.buffer.is_empty() && !self.decoder.is_midway();
-                return if whole { Ok(None) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
+                return if whole {
+                    Ok(None)
+                } else {
+                    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+                };
             }
         }
     }
@@ -294,7 +330,10 @@ mod tests {
     fn session() -> (DuplexStream, Connection, Opened) {
         let (client, server) = tokio::io::duplex(1 << 16);
         let (connection, streams) = start(Box::new(server), IDLE, |_, headers| {
-            headers.get("streamtype").filter(|kind| *kind != "bad").map(str::to_owned)
+            headers
+                .get("streamtype")
+                .filter(|kind| *kind != "bad")
+                .map(str::to_owned)
         });
         (client, connection, streams)
     }
@@ -316,11 +355,17 @@ mod tests {
     async fn a_stream_is_answered_and_carries_bytes_both_ways() {
         let (mut client, _connection, mut streams) = session();
         let mut frames = Client::new();
-        client.write_all(&frames.syn_stream(1, false, &[("streamtype", "data")])).await.unwrap();
+        client
+            .write_all(&frames.syn_stream(1, false, &[("streamtype", "data")]))
+            .await
+            .unwrap();
         let (kind, stream) = streams.recv().await.unwrap();
         assert_eq!(kind, "data");
         assert_eq!(next_frame(&mut client).await.0, CONTROL | 2);
-        client.write_all(&frame::data(1, b"to the server", true)).await.unwrap();
+        client
+            .write_all(&frame::data(1, b"to the server", true))
+            .await
+            .unwrap();
         let mut text = String::new();
         stream.input().read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "to the server");
@@ -330,7 +375,10 @@ mod tests {
         stream.finish(b"not twice").await;
         assert_eq!(next_frame(&mut client).await, (1, b"bye".to_vec()));
         client.write_all(&frame::ping(7)).await.unwrap();
-        assert_eq!(next_frame(&mut client).await, (CONTROL | 6, 7u32.to_be_bytes().to_vec()));
+        assert_eq!(
+            next_frame(&mut client).await,
+            (CONTROL | 6, 7u32.to_be_bytes().to_vec())
+        );
     }
 
     #[tokio::test]
@@ -338,7 +386,10 @@ mod tests {
         let (mut client, _connection, mut streams) = session();
         let mut frames = Client::new();
         for (id, kind) in [(3, "bad"), (2, "data"), (1, "data"), (5, "data")] {
-            client.write_all(&frames.syn_stream(id, false, &[("streamtype", kind)])).await.unwrap();
+            client
+                .write_all(&frames.syn_stream(id, false, &[("streamtype", kind)]))
+                .await
+                .unwrap();
         }
         let mut replies = Vec::new();
         for _ in 0..4 {
@@ -354,14 +405,20 @@ mod tests {
         let mut frames = Client::new();
         let mut open = Vec::new();
         for id in 0..=MAX_STREAMS as u32 {
-            client.write_all(&frames.syn_stream(2 * id + 1, false, &[("streamtype", "data")])).await.unwrap();
+            client
+                .write_all(&frames.syn_stream(2 * id + 1, false, &[("streamtype", "data")]))
+                .await
+                .unwrap();
             if next_frame(&mut client).await.0 == CONTROL | 2 {
                 open.push(streams.recv().await.unwrap());
             }
         }
         assert_eq!(open.len(), MAX_STREAMS);
         open.pop();
-        client.write_all(&frames.syn_stream(9999, false, &[("streamtype", "data")])).await.unwrap();
+        client
+            .write_all(&frames.syn_stream(9999, false, &[("streamtype", "data")]))
+            .await
+            .unwrap();
         assert_eq!(next_frame(&mut client).await.0, CONTROL | 2, "one was dropped");
     }
 
@@ -370,10 +427,16 @@ mod tests {
         let (mut client, connection, mut streams) = session();
         let mut frames = Client::new();
         for id in [1, 3] {
-            client.write_all(&frames.syn_stream(id, false, &[("streamtype", "data")])).await.unwrap();
+            client
+                .write_all(&frames.syn_stream(id, false, &[("streamtype", "data")]))
+                .await
+                .unwrap();
         }
         let (first, second) = (streams.recv().await.unwrap().1, streams.recv().await.unwrap().1);
-        client.write_all(&frame::rst_stream(1, Reset::Cancel)).await.unwrap();
+        client
+            .write_all(&frame::rst_stream(1, Reset::Cancel))
+            .await
+            .unwrap();
         first.gone().cancelled().await;
         assert!(!second.gone().is_cancelled());
         drop(client);
@@ -393,12 +456,18 @@ mod tests {
     #[tokio::test]
     async fn finishing_sends_what_is_queued_and_waits_for_the_client_to_close() {
         let (mut client, connection, mut streams) = session();
-        client.write_all(&Client::new().syn_stream(1, false, &[("streamtype", "data")])).await.unwrap();
+        client
+            .write_all(&Client::new().syn_stream(1, false, &[("streamtype", "data")]))
+            .await
+            .unwrap();
         let (_, stream) = streams.recv().await.unwrap();
         stream.output().write_all(&[7; 100_000]).await.unwrap();
         stream.ignore_input();
         let finishing = tokio::spawn(connection.finish(frame::goaway(1, Goodbye::Ok)));
-        client.write_all(&frame::data(1, &[1; 10_000], false)).await.unwrap();
+        client
+            .write_all(&frame::data(1, &[1; 10_000], false))
+            .await
+            .unwrap();
         let (mut got, mut kind) = (0, 0);
         while kind != CONTROL | 7 {
             let (next, body) = next_frame(&mut client).await;

@@ -45,18 +45,28 @@ pub(crate) enum ChannelError {
 
 /// Takes a client's message apart.
 pub(crate) fn parse(dialect: Dialect, message: Bytes) -> Result<Event, ChannelError> {
-    let Some(&first) = message.first() else { return Ok(Event::Nothing) };
+    let Some(&first) = message.first() else {
+        return Ok(Event::Nothing);
+    };
     let rest = message.slice(1..);
     match dialect.encoding {
         Encoding::Binary if dialect.ends && first == END => match rest[..] {
             [channel] => Ok(Event::End { channel }),
             _ => Err(ChannelError::EndLength(message.len())),
         },
-        Encoding::Binary => Ok(Event::Data { channel: first, bytes: rest }),
+        Encoding::Binary => Ok(Event::Data {
+            channel: first,
+            bytes: rest,
+        }),
         Encoding::Base64 => {
             let channel = first.wrapping_sub(b'0');
-            let bytes = BASE64_STANDARD.decode(rest).map_err(|_| ChannelError::Base64(channel))?;
-            Ok(Event::Data { channel, bytes: bytes.into() })
+            let bytes = BASE64_STANDARD
+                .decode(rest)
+                .map_err(|_| ChannelError::Base64(channel))?;
+            Ok(Event::Data {
+                channel,
+                bytes: bytes.into(),
+            })
         }
     }
 }
@@ -87,13 +97,27 @@ mod tests {
 
     use super::*;
 
-    const V5: Dialect = Dialect { encoding: Encoding::Binary, ends: true };
-    const V4: Dialect = Dialect { encoding: Encoding::Binary, ends: false };
-    const BASE64: Dialect = Dialect { encoding: Encoding::Base64, ends: false };
+    const V5: Dialect = Dialect {
+        encoding: Encoding::Binary,
+        ends: true,
+    };
+    const V4: Dialect = Dialect {
+        encoding: Encoding::Binary,
+        ends: false,
+    };
+    const BASE64: Dialect = Dialect {
+        encoding: Encoding::Base64,
+        ends: false,
+    };
 
     #[test]
     fn messages_are_taken_apart() {
-        let data = |channel, bytes: &'static [u8]| Ok(Event::Data { channel, bytes: bytes.into() });
+        let data = |channel, bytes: &'static [u8]| {
+            Ok(Event::Data {
+                channel,
+                bytes: bytes.into(),
+            })
+        };
         let cases: &[(Dialect, &'static [u8], Result<Event, ChannelError>)] = &[
             (V5, b"", Ok(Event::Nothing)),
             (V5, b"\x00hello", data(0, b"hello")),
@@ -109,7 +133,11 @@ mod tests {
             (BASE64, b"0!", Err(ChannelError::Base64(0))),
         ];
         for (dialect, message, expected) in cases {
-            assert_eq!(&parse(*dialect, Bytes::from_static(message)), expected, "{message:?}");
+            assert_eq!(
+                &parse(*dialect, Bytes::from_static(message)),
+                expected,
+                "{message:?}"
+            );
         }
     }
 

@@ -47,7 +47,16 @@ pub(crate) async fn start(io: Io, dialect: Dialect, channels: Channels, idle: Du
     let activity = Arc::new(Activity::new());
     let reading = receive(messages, dialect, channels, Arc::clone(&activity));
     let wire = Wire::Messages(sink, dialect.encoding);
-    Connection::start(Parts { outbox, packets, wire, activity, reading }, idle)
+    Connection::start(
+        Parts {
+            outbox,
+            packets,
+            wire,
+            activity,
+            reading,
+        },
+        idle,
+    )
 }
 
 /// Distributes what comes over the channels until the connection ends.
@@ -70,7 +79,10 @@ async fn receive(
         };
         let channel = |number| channels.get(usize::from(number)).and_then(Option::as_ref);
         match channel::parse(dialect, bytes) {
-            Ok(Event::Data { channel: number, bytes }) => {
+            Ok(Event::Data {
+                channel: number,
+                bytes,
+            }) => {
                 if let Some(inbox) = channel(number) {
                     inbox.feed(bytes).await;
                 }

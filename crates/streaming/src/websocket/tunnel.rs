@@ -25,7 +25,11 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     pub(crate) fn new(socket: WebSocketStream<Io>) -> Self {
-        Self { socket, rest: Bytes::new(), closing: false }
+        Self {
+            socket,
+            rest: Bytes::new(),
+            closing: false,
+        }
     }
 
     fn socket(&mut self) -> Pin<&mut WebSocketStream<Io>> {
@@ -34,7 +38,11 @@ impl Tunnel {
 }
 
 impl AsyncRead for Tunnel {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
             match ready!(self.socket().poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
@@ -67,7 +75,9 @@ impl AsyncWrite for Tunnel {
         if !self.closing {
             ready!(self.socket().poll_ready(cx)).map_err(io::Error::other)?;
             self.closing = true;
-            self.socket().start_send(normal_close()).map_err(io::Error::other)?;
+            self.socket()
+                .start_send(normal_close())
+                .map_err(io::Error::other)?;
         }
         self.socket().poll_flush(cx).map_err(io::Error::other)
     }

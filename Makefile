@@ -1,0 +1,85 @@
+# What one does with this project. `make` lists it.
+#
+# CARGO_TARGET_DIR  where cargo builds (default ~/.cache/stead/target, as a build takes gigabytes)
+# KUBECTL           the kubectl that the demo uses (default kubectl)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stead/target
+KUBECTL ?= kubectl
+export KUBECTL
+
+# Where cargo leaves programs, since .cargo/config.toml names a target.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+PROGRAMS = $(CARGO_TARGET_DIR)/$(HOST)/release
+
+# What the end-to-end tests call, and the Debian package it is in.
+PACKAGES := busybox:busybox-static ip:iproute2 nft:nftables curl:curl
+
+.PHONY: help
+help: ## list what can be done
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1|/p' Makefile | while IFS='|' read -r target what; do
+	    printf '  make %-12s %s\n' "$$target" "$$what"
+	done
+
+.PHONY: build
+build: ## build stead, and the example's app: target/release/stead
+	@cargo build --release --package stead --package visits
+	mkdir -p target/release
+	for program in stead visits; do
+	    [ "$(PROGRAMS)/$$program" -ef "target/release/$$program" ] ||
+	        ln -sfn "$(abspath $(PROGRAMS))/$$program" "target/release/$$program"
+	done
+
+.PHONY: packages
+packages: ## install the Debian packages that the demo and the tests need, if they are missing
+	@missing=()
+	for pair in $(PACKAGES); do
+	    PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}")
+	done
+	# Another busybox may need libraries that images lack.
+	if [ -e /bin/busybox ] && ! ldd /bin/busybox 2>&1 | grep -q 'not a dynamic'; then
+	    missing+=(busybox-static)
+	fi
+	if [ $${#missing[@]} -gt 0 ]; then
+	    echo "installing $${missing[*]}"
+	    [ "$$(id -u)" = 0 ] || { echo "not root: install them yourself: apt-get install $${missing[*]}" >&2; exit 1; }
+	    command -v apt-get >/dev/null || { echo "no apt-get here: install them yourself" >&2; exit 1; }
+	    export DEBIAN_FRONTEND=noninteractive
+	    apt-get install -y -q "$${missing[@]}" ||
+	        { apt-get update -q && apt-get install -y -q "$${missing[@]}"; }
+	fi
+	command -v "$(KUBECTL)" >/dev/null || {
+	    echo "There is no kubectl, and Debian 12 has no package of it. Get one as" >&2
+	    echo "https://kubernetes.io/docs/tasks/tools/ says, or say where it is: make KUBECTL=/path/to/kubectl" >&2
+	}
+
+target/visits.tar: build tools/image.sh examples/visits/image.sh
+	@examples/visits/image.sh $@
+
+.PHONY: demo
+demo: packages build target/visits.tar ## start a cluster and show what it does; it is left running
+	@examples/visits/demo.sh
+
+.PHONY: clean-demo
+clean-demo: build ## remove the demo's cluster and all its data
+	@target/release/stead delete --yes
+
+.PHONY: lint
+lint: ## check the format, and for what is suspicious
+	@cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+.PHONY: unit
+unit: packages ## the tests of each part
+	@cargo test --release --workspace --exclude stead-tests
+
+.PHONY: e2e
+e2e: packages build ## the tests of the whole, through kubectl
+	@cargo test --release --package stead-tests
+
+.PHONY: test
+test: lint unit e2e ## all of these

@@ -1,0 +1,109 @@
+//! The kinds that are served: one file or folder each, with the registry's entry and the kind's
+//! logic (defaults, checks, table row). Beside them stands what several kinds share: [`ip`],
+//! [`resources`], [`node_selector`], [`volume_source`].
+//!
+//! The checks follow Kubernetes v1.37. Where its words for an error differ from those of v1.28, the
+//! older ones are used: they are what clients and tests have matched for years.
+
+mod config_map;
+mod controller_revision;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod ip;
+mod lease;
+mod namespace;
+mod node;
+mod node_selector;
+mod persistent_volume;
+mod resources;
+mod same;
+mod secret;
+mod service_account;
+mod volume_source;
+
+pub mod binding;
+pub mod persistent_volume_claim;
+pub mod pod;
+pub mod scale;
+pub mod service;
+pub mod stateful_set;
+pub mod storage_class;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use same::same;
+
+use crate::error::{Errors, Path};
+use crate::registry::Kind;
+use crate::{meta, selector};
+
+/// All built-in kinds, in the order of their groups.
+pub(crate) fn all() -> Vec<&'static Kind> {
+    vec![
+        &binding::KIND,
+        &config_map::KIND,
+        &endpoints::KIND,
+        &event::CORE_KIND,
+        &namespace::KIND,
+        &node::KIND,
+        &persistent_volume::KIND,
+        &persistent_volume_claim::KIND,
+        &pod::KIND,
+        &secret::KIND,
+        &service::KIND,
+        &service_account::KIND,
+        &controller_revision::KIND,
+        &stateful_set::KIND,
+        &lease::KIND,
+        &endpoint_slice::KIND,
+        &event::KIND,
+        &storage_class::KIND,
+    ]
+}
+
+/// A text that may be absent, which is as if it were empty.
+fn text(text: &Option<String>) -> &str {
+    text.as_deref().unwrap_or_default()
+}
+
+/// The cell that names an object.
+fn name_cell(metadata: &ObjectMeta) -> Value {
+    metadata.name.clone().unwrap_or_default().into()
+}
+
+/// Checks the metadata of a template, of which only labels and annotations are used.
+fn metadata_of_template(metadata: Option<&ObjectMeta>, path: &Path, errors: &mut Errors) {
+    let Some(metadata) = metadata else { return };
+    meta::validate_annotations(metadata.annotations.as_ref(), &path.child("annotations"), errors);
+    selector::validate_labels(metadata.labels.as_ref(), &path.child("labels"), errors);
+    for (field, is_set) in [
+        ("name", metadata.name.is_some()),
+        ("generateName", metadata.generate_name.is_some()),
+        ("namespace", metadata.namespace.is_some()),
+        ("selfLink", metadata.self_link.is_some()),
+        ("uID", metadata.uid.is_some()),
+        ("resourceVersion", metadata.resource_version.is_some()),
+        (
+            "generation",
+            metadata.generation.is_some_and(|generation| generation != 0),
+        ),
+        ("creationTimestamp", metadata.creation_timestamp.is_some()),
+        ("deletionTimestamp", metadata.deletion_timestamp.is_some()),
+        (
+            "deletionGracePeriodSeconds",
+            metadata.deletion_grace_period_seconds.is_some(),
+        ),
+        ("ownerReferences", metadata.owner_references.is_some()),
+        ("finalizers", metadata.finalizers.is_some()),
+        ("managedFields", metadata.managed_fields.is_some()),
+    ] {
+        if is_set {
+            errors.forbidden(&path.child(field), "cannot be set");
+        }
+    }
+}
+
+/// Why a field is as it was.
+const FIELD_IMMUTABLE: &str = "field is immutable";

@@ -1,0 +1,579 @@
+//! StatefulSet (apps/v1).
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{
+    RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy,
+    StatefulSetSpec, StatefulSetStatus,
+};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::pod::{self, Options};
+use super::{name_cell, persistent_volume_claim, same, text};
+use crate::error::{Errors, Path};
+use crate::object::{ApiObject, Logic, NotOfKind, edit, read};
+use crate::registry::{Column, Generation, Kind, MetadataCheck, Subresource};
+use crate::selector::{Selector, validate_label_selector};
+use crate::table::age;
+use crate::{go, names};
+
+pub(super) static KIND: Kind = Kind {
+    short_names: &["sts"],
+    categories: &["all"],
+    subresources: &[Subresource::SCALE, Subresource::status("StatefulSet")],
+    name_rule: names::dns_label,
+    // The name is not checked again: there may be sets from before it had to be a label.
+    update_metadata: &[MetadataCheck::Update],
+    generation: Generation::Spec,
+    columns: &[
+        Column::NAME,
+        Column::new("Ready", "pods that are ready, of those wanted"),
+        Column::AGE,
+        Column::wide("Containers", "names of its containers"),
+        Column::wide("Images", "their images"),
+    ],
+    ..Kind::new(
+        ("apps", "v1", "StatefulSet"),
+        ("statefulsets", "statefulset"),
+        "io.k8s.api.apps.v1.StatefulSet",
+        LOGIC,
+    )
+};
+
+/// The typed form has a selector always, but one that is not given is not the same as an empty one.
+const LOGIC: Logic = Logic {
+    set_defaults: |value| keep_absent_selector(value, |value| edit(value, StatefulSet::set_defaults)),
+    prepare_for_create: |value| {
+        keep_absent_selector(value, |value| edit(value, StatefulSet::prepare_for_create))
+    },
+    prepare_for_update: |value, old| {
+        let old = read::<StatefulSet>(old)?;
+        keep_absent_selector(value, |value| {
+            edit(value, |new: &mut StatefulSet| new.prepare_for_update(&old))
+        })
+    },
+    validate: |value, errors| {
+        let set = read::<StatefulSet>(value)?;
+        let checks = Checks {
+            has_selector: has_selector(value),
+            ..Checks::default()
+        };
+        checks.validate(&set.spec, errors);
+        Ok(())
+    },
+    validate_update: |value, old, errors| {
+        let (new, before) = (read::<StatefulSet>(value)?, read::<StatefulSet>(old)?);
+        validate_update(&new, &before, has_selector(value), errors);
+        Ok(())
+    },
+    ..Logic::of::<StatefulSet>()
+};
+
+const UPDATE_FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
+    'template', 'updateStrategy', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+const NEGATIVE_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical revisions; \
+    a value >= 0 is recommended";
+const RETENTION: [&str; 2] = ["Retain", "Delete"];
+
+fn has_selector(value: &Value) -> bool {
+    value.pointer("/spec/selector").is_some_and(Value::is_object)
+}
+
+fn keep_absent_selector(
+    value: &mut Value,
+    change: impl FnOnce(&mut Value) -> Result<(), NotOfKind>,
+) -> Result<(), NotOfKind> {
+    let has_selector = has_selector(value);
+    change(value)?;
+    if !has_selector && let Some(spec) = value["spec"].as_object_mut() {
+        spec.remove("selector");
+    }
+    Ok(())
+}
+
+impl ApiObject for StatefulSet {
+    fn set_defaults(&mut self) {
+        let spec = &mut self.spec;
+        pod::fill(&mut spec.pod_management_policy, "OrderedReady");
+        let strategy = spec.update_strategy.get_or_insert_default();
+        if text(&strategy.type_).is_empty() {
+            strategy.type_ = Some("RollingUpdate".to_owned());
+            strategy.rolling_update.get_or_insert_default();
+        }
+        if let Some(rolling) = &mut strategy.rolling_update
+            && text(&strategy.type_) == "RollingUpdate"
+        {
+            rolling.partition.get_or_insert(0);
+        }
+        let retention: &mut StatefulSetPersistentVolumeClaimRetentionPolicy = spec
+            .persistent_volume_claim_retention_policy
+            .get_or_insert_default();
+        pod::fill(&mut retention.when_deleted, "Retain");
+        pod::fill(&mut retention.when_scaled, "Retain");
+        spec.replicas.get_or_insert(1);
+        spec.revision_history_limit.get_or_insert(10);
+        pod::set_template_defaults(&mut spec.template);
+        let claims = spec.volume_claim_templates.iter_mut().flatten();
+        claims.for_each(persistent_volume_claim::set_claim_defaults);
+    }
+
+    fn prepare_for_create(&mut self) {
+        self.status = Some(StatefulSetStatus::default());
+        if let Some(spec) = &mut self.spec.template.spec {
+            pod::drop_disabled_fields(spec, None);
+        }
+    }
+
+    fn prepare_for_update(&mut self, old: &StatefulSet) {
+        if let Some(spec) = &mut self.spec.template.spec {
+            pod::drop_disabled_fields(spec, old.spec.template.spec.as_ref());
+        }
+    }
+
+    fn validate_status_update(&self, old: &StatefulSet, errors: &mut Errors) {
+        let status = self.status.clone().unwrap_or_default();
+        validate_status(&status, errors);
+        let before = old.status.as_ref().and_then(|status| status.collision_count);
+        let count = status.collision_count.unwrap_or(0);
+        if before.is_some_and(|before| count < before) {
+            let path = Path::new("status").child("collisionCount");
+            errors.invalid(&path, &count, "cannot be decremented");
+        }
+    }
+
+    fn warnings(&self, old: Option<&StatefulSet>) -> Vec<String> {
+        let spec = &self.spec;
+        let path = Path::new("spec");
+        let mut warnings = Vec::new();
+        let is_changed = old.is_none_or(|old| !same(&old.spec, spec));
+        if let Some(pod) = spec.template.spec.as_ref().filter(|_| is_changed) {
+            let metadata = spec.template.metadata.clone().unwrap_or_default();
+            warnings.extend(pod::spec_warnings(&metadata, pod, &path.child("template")));
+        }
+        for (at, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
+            let path = path.child("volumeClaimTemplates").index(at);
+            // Kubernetes has these paths.
+            let path = if old.is_some() { path.child("Spec") } else { path };
+            let claim = claim.spec.clone().unwrap_or_default();
+            warnings.extend(persistent_volume_claim::spec_warnings(&claim, &path));
+        }
+        if spec.revision_history_limit.is_some_and(|limit| limit < 0) {
+            warnings.push(NEGATIVE_HISTORY.to_owned());
+        }
+        warnings
+    }
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let ready = self
+            .status
+            .as_ref()
+            .and_then(|status| status.ready_replicas)
+            .unwrap_or(0);
+        let pod = self.spec.template.spec.as_ref();
+        let containers = pod.map_or(&[][..], |pod| &pod.containers);
+        let list = |of: fn(&k8s_openapi::api::core::v1::Container) -> &str| -> Value {
+            containers.iter().map(of).collect::<Vec<_>>().join(",").into()
+        };
+        vec![
+            name_cell(&self.metadata),
+            format!("{ready}/{}", self.spec.replicas.unwrap_or(0)).into(),
+            age(self.metadata.creation_timestamp.as_ref(), now),
+            list(|container| &container.name),
+            list(|container| text(&container.image)),
+        ]
+    }
+}
+
+fn validate_update(new: &StatefulSet, old: &StatefulSet, has_selector: bool, errors: &mut Errors) {
+    let (spec, old_spec) = (&new.spec, &old.spec);
+    let template = &old_spec.template;
+    let annotations = template
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.annotations.as_ref());
+    let options = Options::after(template.spec.as_ref(), annotations);
+    let mut checks = Checks {
+        options,
+        has_selector: true,
+        is_update: true,
+        skip_template: false,
+    };
+    // A set from before its template was checked can still be updated.
+    let mut before = Errors::new();
+    checks.validate(old_spec, &mut before);
+    checks.skip_template = !before.is_empty();
+    checks.has_selector = has_selector;
+    checks.validate(spec, errors);
+    // What may change is put back, so that only what may not is left.
+    let mut rest = spec.clone();
+    rest.replicas = old_spec.replicas;
+    rest.template.clone_from(&old_spec.template);
+    rest.update_strategy.clone_from(&old_spec.update_strategy);
+    rest.min_ready_seconds = old_spec.min_ready_seconds;
+    rest.ordinals.clone_from(&old_spec.ordinals);
+    let retention = &old_spec.persistent_volume_claim_retention_policy;
+    rest.persistent_volume_claim_retention_policy
+        .clone_from(retention);
+    // Since 1.33 the limit of revisions can change as well.
+    rest.revision_history_limit = old_spec.revision_history_limit;
+    if !same(&rest, old_spec) {
+        errors.forbidden(&Path::new("spec"), UPDATE_FORBIDDEN);
+    }
+}
+
+/// How strictly a spec is checked.
+#[derive(Default)]
+struct Checks {
+    options: Options,
+    has_selector: bool,
+    /// What cannot change is taken as it is.
+    is_update: bool,
+    skip_template: bool,
+}
+
+impl Checks {
+    fn validate(&self, spec: &StatefulSetSpec, errors: &mut Errors) {
+        let path = Path::new("spec");
+        validate_policies(spec, &path, errors);
+        // Since 1.36 claims are checked when the set is made, rather than when its pods are.
+        if !self.is_update {
+            for (at, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
+                let path = path.child("volumeClaimTemplates").index(at).child("spec");
+                let claim = claim.spec.clone().unwrap_or_default();
+                persistent_volume_claim::validate_spec(&claim, false, &path, errors);
+            }
+        }
+        errors.nonnegative(&path.child("replicas"), spec.replicas.unwrap_or(0).into());
+        errors.nonnegative(
+            &path.child("minReadySeconds"),
+            spec.min_ready_seconds.unwrap_or(0).into(),
+        );
+        let start = spec
+            .ordinals
+            .as_ref()
+            .and_then(|ordinals| ordinals.start)
+            .unwrap_or(0);
+        errors.nonnegative(&path.child("ordinals").child("start"), start.into());
+        // Since 1.33 there may be no service; the name of one is a label.
+        let service = text(&spec.service_name);
+        if !self.is_update && !service.is_empty() {
+            errors.invalid_each(&path.child("serviceName"), service, names::dns_label(service));
+        }
+        let before = errors.len();
+        self.validate_selector(&spec.selector, &path.child("selector"), errors);
+        let is_selector = errors.len() == before || !self.has_selector || spec.selector == Default::default();
+        let path = path.child("template");
+        if is_selector {
+            self.validate_template(spec, &path, errors);
+        } else {
+            let shown = go::syntax("v1.LabelSelector", &spec.selector);
+            errors.invalid(&Path::new("spec").child("selector"), &shown, "");
+        }
+        let pod = spec.template.spec.as_ref();
+        let restart_policy = pod.map_or("", |pod| text(&pod.restart_policy));
+        let path = path.child("spec");
+        errors.one_of(&path.child("restartPolicy"), restart_policy, &["Always"]);
+        if pod.is_some_and(|pod| pod.active_deadline_seconds.is_some()) {
+            let why = "activeDeadlineSeconds in StatefulSet is not Supported";
+            errors.forbidden(&path.child("activeDeadlineSeconds"), why);
+        }
+    }
+
+    fn validate_selector(&self, selector: &LabelSelector, path: &Path, errors: &mut Errors) {
+        if !self.has_selector {
+            errors.required(path, "");
+            return;
+        }
+        validate_label_selector(selector, path, errors);
+        let is_empty = selector
+            .match_labels
+            .as_ref()
+            .is_none_or(|labels| labels.is_empty())
+            && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
+        if is_empty {
+            let shown = go::syntax("v1.LabelSelector", selector);
+            errors.invalid(path, &shown, "empty selector is invalid for statefulset");
+        }
+    }
+
+    fn validate_template(&self, spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
+        let template = &spec.template;
+        let labels = template
+            .metadata
+            .as_ref()
+            .and_then(|metadata| metadata.labels.as_ref());
+        let selector = Selector::from_label_selector(self.has_selector.then_some(&spec.selector));
+        if selector.is_ok_and(|selector| !selector.is_everything() && !selector.matches(labels)) {
+            let shown = go::syntax("map[string]string", &labels);
+            let path = path.child("metadata").child("labels");
+            errors.invalid(&path, &shown, "`selector` does not match template `labels`");
+        }
+        // Since 1.34 the template of the pods is checked, as it will be when they are made.
+        let as_made = as_made(spec);
+        if self.skip_template {
+            pod::validate_template_metadata(&as_made, &self.options, path, errors);
+        } else {
+            pod::validate_template(&as_made, &self.options, path, errors);
+        }
+    }
+}
+
+/// The template with what the controller puts into pods: their claims as volumes, and their names.
+fn as_made(spec: &StatefulSetSpec) -> PodTemplateSpec {
+    let mut template = spec.template.clone();
+    let pod = template.spec.get_or_insert_with(PodSpec::default);
+    pod.subdomain = None;
+    pod.hostname = None;
+    let mut volumes: Vec<Volume> = Vec::new();
+    let names = spec
+        .volume_claim_templates
+        .iter()
+        .flatten()
+        .map(|claim| text(&claim.metadata.name));
+    for name in names {
+        if volumes.iter().all(|volume| volume.name != name) {
+            let claim_name = name.to_owned();
+            let source = PersistentVolumeClaimVolumeSource {
+                claim_name: claim_name.clone(),
+                read_only: None,
+            };
+            let persistent_volume_claim = Some(source);
+            volumes.push(Volume {
+                name: claim_name,
+                persistent_volume_claim,
+                ..Volume::default()
+            });
+        }
+    }
+    if !volumes.is_empty() {
+        let mut own = pod.volumes.take().unwrap_or_default();
+        own.retain(|volume| volumes.iter().all(|claim| claim.name != volume.name));
+        volumes.append(&mut own);
+        pod.volumes = Some(volumes);
+    }
+    template
+}
+
+fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
+    let at = path.child("podManagementPolicy");
+    match text(&spec.pod_management_policy) {
+        "" => errors.required(&at, ""),
+        "OrderedReady" | "Parallel" => {}
+        other => errors.invalid(&at, other, "must be 'OrderedReady' or 'Parallel'"),
+    }
+    let at = path.child("updateStrategy");
+    let strategy = spec.update_strategy.clone().unwrap_or_default();
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("", _) => errors.required(&at, ""),
+        ("OnDelete", Some(rolling)) => {
+            let shown = go::syntax("apps.RollingUpdateStatefulSetStrategy", rolling);
+            let why = "only allowed for updateStrategy 'RollingUpdate'";
+            errors.invalid(&at.child("rollingUpdate"), &shown, why);
+        }
+        ("RollingUpdate", Some(rolling)) => validate_rolling(rolling, &at.child("rollingUpdate"), errors),
+        ("OnDelete" | "RollingUpdate", None) => {}
+        _ => {
+            let shown = go::syntax("apps.StatefulSetUpdateStrategy", &strategy);
+            errors.invalid(&at, &shown, "must be 'RollingUpdate' or 'OnDelete'");
+        }
+    }
+    if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
+        let at = path.child("persistentVolumeClaimRetentionPolicy");
+        errors.one_of(
+            &at.child("whenDeleted"),
+            text(&retention.when_deleted),
+            &RETENTION,
+        );
+        errors.one_of(&at.child("whenScaled"), text(&retention.when_scaled), &RETENTION);
+    }
+}
+
+fn validate_rolling(rolling: &RollingUpdateStatefulSetStrategy, path: &Path, errors: &mut Errors) {
+    errors.nonnegative(&path.child("partition"), rolling.partition.unwrap_or(0).into());
+    let Some(most) = &rolling.max_unavailable else {
+        return;
+    };
+    let path = path.child("maxUnavailable");
+    let shown = || go::syntax("intstr.IntOrString", most);
+    let value = match most {
+        IntOrString::Int(number) => {
+            errors.nonnegative(&path, (*number).into());
+            i64::from(*number)
+        }
+        IntOrString::String(percent) => {
+            errors.invalid_each(&path, &shown(), names::percent(percent));
+            percent.trim_end_matches('%').parse().unwrap_or(0)
+        }
+    };
+    if value == 0 {
+        errors.invalid(&path, &shown(), "cannot be 0");
+    }
+    if value > 100 && matches!(most, IntOrString::String(percent) if names::percent(percent).is_empty()) {
+        errors.invalid(&path, &shown(), "must not be greater than 100%");
+    }
+}
+
+fn validate_status(status: &StatefulSetStatus, errors: &mut Errors) {
+    let path = Path::new("status");
+    let number = |value: Option<i32>| value.unwrap_or(0);
+    let (all, ready) = (status.replicas, number(status.ready_replicas));
+    let parts = [
+        ("readyReplicas", ready),
+        ("currentReplicas", number(status.current_replicas)),
+        ("updatedReplicas", number(status.updated_replicas)),
+        ("availableReplicas", number(status.available_replicas)),
+    ];
+    errors.nonnegative(&path.child("replicas"), all.into());
+    for (field, value) in parts {
+        errors.nonnegative(&path.child(field), value.into());
+    }
+    errors.nonnegative(
+        &path.child("observedGeneration"),
+        status.observed_generation.unwrap_or(0),
+    );
+    errors.nonnegative(
+        &path.child("collisionCount"),
+        status.collision_count.unwrap_or(0).into(),
+    );
+    for (field, value) in parts.into_iter().filter(|(_, value)| *value > all) {
+        errors.invalid(
+            &path.child(field),
+            &value,
+            "cannot be greater than status.replicas",
+        );
+    }
+    let available = number(status.available_replicas);
+    if available > ready {
+        let why = "cannot be greater than status.readyReplicas";
+        errors.invalid(&path.child("availableReplicas"), &available, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(change: impl FnOnce(&mut Value)) -> Value {
+        let mut set = json!({
+            "metadata": {"name": "web"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "x"}},
+                "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+            },
+        });
+        change(&mut set);
+        (KIND.logic.set_defaults)(&mut set).expect("defaults");
+        set
+    }
+
+    fn check(set: &Value) -> Vec<String> {
+        let mut errors = Errors::new();
+        (KIND.logic.validate)(set, &mut errors).expect("a set");
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn selectors_are_given_and_select_the_template() {
+        let labels = "spec.template.metadata.labels: Invalid value: map[string]string{\"app\":\"x\"}: `selector` does not match template `labels`";
+        for (selector, expected) in [
+            (json!({"matchLabels": {"app": "x"}}), vec![]),
+            (Value::Null, vec!["spec.selector: Required value", labels]),
+            (
+                json!({}),
+                vec![
+                    "spec.selector: Invalid value: v1.LabelSelector{MatchLabels:map[string]string(nil), MatchExpressions:[]v1.LabelSelectorRequirement(nil)}: empty selector is invalid for statefulset",
+                ],
+            ),
+            (json!({"matchLabels": {"app": "y"}}), vec![labels]),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "Maybe"}]}),
+                vec![
+                    "spec.selector.matchExpressions[0].operator: Invalid value: \"Maybe\": not a valid selector operator",
+                    "spec.selector: Invalid value: v1.LabelSelector{MatchLabels:map[string]string(nil), MatchExpressions:[]v1.LabelSelectorRequirement{v1.LabelSelectorRequirement{Key:\"app\", Operator:\"Maybe\", Values:[]string(nil)}}}",
+                ],
+            ),
+        ] {
+            assert_eq!(
+                check(&set(|set| set["spec"]["selector"] = selector.clone())),
+                expected,
+                "{selector}"
+            );
+        }
+    }
+
+    #[test]
+    fn strategies_and_numbers_are_checked() {
+        for (field, value, expected) in [
+            (
+                "replicas",
+                json!(-1),
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                "podManagementPolicy",
+                json!("x"),
+                "spec.podManagementPolicy: Invalid value: \"x\": must be 'OrderedReady' or 'Parallel'",
+            ),
+            (
+                "updateStrategy",
+                json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "150%"}}),
+                "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: intstr.IntOrString{Type:1, IntVal:0, StrVal:\"150%\"}: must not be greater than 100%",
+            ),
+            (
+                "serviceName",
+                json!("a.b"),
+                "spec.serviceName: Invalid value: \"a.b\": must not contain dots",
+            ),
+            (
+                "ordinals",
+                json!({"start": -5}),
+                "spec.ordinals.start: Invalid value: -5: must be greater than or equal to 0",
+            ),
+        ] {
+            assert_eq!(
+                check(&set(|set| set["spec"][field] = value.clone())),
+                [expected],
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn mounts_of_claims_are_found() {
+        let mounted = set(|set| {
+            set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
+                json!([{"name": "data", "mountPath": "/d"}, {"name": "other", "mountPath": "/o"}]);
+            set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}}]);
+        });
+        assert_eq!(
+            check(&mounted),
+            ["spec.template.spec.containers[0].volumeMounts[1].name: Not found: \"other\""]
+        );
+    }
+
+    #[test]
+    fn few_fields_can_change() {
+        let old = set(|_| {});
+        for (field, value, allowed) in [
+            ("replicas", json!(5), true),
+            ("revisionHistoryLimit", json!(3), true),
+            ("serviceName", json!("other"), false),
+            ("podManagementPolicy", json!("Parallel"), false),
+        ] {
+            let new = set(|set| set["spec"][field] = value);
+            let mut errors = Errors::new();
+            (KIND.logic.validate_update)(&new, &old, &mut errors).expect("sets");
+            let expected = if allowed {
+                String::from("[]")
+            } else {
+                format!("spec: Forbidden: {UPDATE_FORBIDDEN}")
+            };
+            assert_eq!(errors.summary(), expected, "{field}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Admission of claims and volumes: the default storage class, and protection from deletion while
+//! in use.
+
+use serde_json::{Value, json};
+use stead_api::error::ApiError;
+use stead_api::meta;
+
+use crate::server::Call;
+use crate::stored::key;
+
+/// Keeps a claim while a pod uses it.
+const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
+/// Keeps a volume while a claim is bound to it.
+pub(super) const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Marks the class that claims without one get.
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// The old way to name a class.
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+pub(super) fn admit_claim(call: &Call<'_>, claim: &mut Value) -> Result<(), ApiError> {
+    let named = claim["spec"]["storageClassName"].is_string()
+        || claim["metadata"]["annotations"][CLASS_ANNOTATION].is_string();
+    if !named && claim["spec"].is_object()
+        && let Some(class) = default_class(call)
+    {
+        claim["spec"]["storageClassName"] = class.into();
+    }
+    protect(claim, CLAIM_PROTECTION)
+}
+
+/// Adds a finalizer.
+pub(super) fn protect(object: &mut Value, finalizer: &str) -> Result<(), ApiError> {
+    if !meta::finalizers(object).contains(&finalizer) {
+        match object["metadata"]["finalizers"].as_array_mut() {
+            Some(finalizers) => finalizers.push(finalizer.into()),
+            None => meta::set(object, "finalizers", json!([finalizer])),
+        }
+    }
+    Ok(())
+}
+
+/// The newest of the classes that are marked as default.
+fn default_class(call: &Call<'_>) -> Option<String> {
+    let kind = call.server.registry.resource("storage.k8s.io", "v1", "storageclasses")?;
+    let snapshot = call.server.store.snapshot();
+    let prefix = key::prefix(kind, "");
+    let classes = snapshot.prefix(&prefix).map(|(_, entry)| entry.value.value());
+    classes
+        .filter(|class| class["metadata"]["annotations"][DEFAULT_CLASS] == "true")
+        .max_by_key(|class| meta::text(class, "creationTimestamp").to_owned())
+        .map(|class| meta::name(&class).to_owned())
+}

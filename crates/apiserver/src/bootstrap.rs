@@ -1,0 +1,142 @@
+//! What every cluster has from its start: the system's namespaces, and the `kubernetes` Service
+//! with the server's own address behind it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::identity::{Identity, MASTERS};
+use crate::server::ApiServer;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Something could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("set up {what}: {message}")]
+pub struct BootstrapError {
+    what: String,
+    message: String,
+}
+
+/// Where the server and the cluster's DNS are, for pods.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The cluster IP of the `kubernetes` Service.
+    pub service: Ipv4Addr,
+    /// Where the server listens for pods.
+    pub endpoint: SocketAddrV4,
+    /// The cluster IP of DNS.
+    pub dns: Ipv4Addr,
+}
+
+impl ApiServer {
+    /// Makes what is missing, and puts right what points elsewhere. Runs the server's own chores
+    /// until it is closed, too.
+    pub async fn bootstrap(&self, addresses: &Addresses) -> Result<(), BootstrapError> {
+        for name in NAMESPACES {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            self.ensure("/api/v1/namespaces", name, namespace, false).await?;
+        }
+        let endpoint = &addresses.endpoint;
+        self.ensure("/api/v1/namespaces/default/services", "kubernetes", kubernetes_service(addresses), false)
+            .await?;
+        let endpoints = json!({
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{
+                "addresses": [{"ip": endpoint.ip()}],
+                "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
+            }],
+        });
+        self.ensure("/api/v1/namespaces/default/endpoints", "kubernetes", endpoints, true).await?;
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [endpoint.ip()], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
+        });
+        self.ensure("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", "kubernetes", slice, true)
+            .await?;
+        self.ensure("/api/v1/namespaces/kube-system/services", "kube-dns", dns_service(addresses), false).await
+    }
+
+    /// Keeps house until the server is closed.
+    pub async fn run(&self) {
+        self.inner.expire_events().await;
+    }
+
+    /// Creates an object that is not there; where it is and `update` says so, makes it like this.
+    async fn ensure(&self, path: &str, name: &str, object: Value, update: bool) -> Result<(), BootstrapError> {
+        let failed = |message: String| BootstrapError { what: format!("{path}/{name}"), message };
+        let own = format!("{path}/{name}");
+        let (found, _) = self.call(Method::GET, &own, &Value::Null).await.map_err(failed)?;
+        let (method, path) = match found {
+            StatusCode::NOT_FOUND => (Method::POST, path),
+            _ if update => (Method::PUT, own.as_str()),
+            _ => return Ok(()),
+        };
+        let (status, body) = self.call(method, path, &object).await.map_err(failed)?;
+        if status.is_success() { Ok(()) } else { Err(failed(body)) }
+    }
+
+    async fn call(&self, method: Method, path: &str, object: &Value) -> Result<(StatusCode, String), String> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(Body::from(object.to_string()))
+            .map_err(|error| error.to_string())?;
+        request.extensions_mut().insert(Identity::new("system:apiserver", [MASTERS]));
+        // A router's error type has no values.
+        let response = self.router().oneshot(request).await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+fn kubernetes_service(addresses: &Addresses) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kubernetes",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "clusterIP": addresses.service,
+            "ports": [{
+                "name": "https",
+                "port": 443,
+                "protocol": "TCP",
+                "targetPort": addresses.endpoint.port(),
+            }],
+        },
+    })
+}
+
+/// DNS is served at this address by the nodes themselves; the Service makes it known.
+fn dns_service(addresses: &Addresses) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"},
+        },
+        "spec": {
+            "clusterIP": addresses.dns,
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    })
+}

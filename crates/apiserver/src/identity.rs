@@ -1,0 +1,51 @@
+//! Who makes a request.
+
+/// The group whose members may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The group of everyone who has shown who they are.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everyone who has not.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// A user as authentication found it (`user.Info`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// e.g. `kubernetes-admin` or `system:serviceaccount:default:default`.
+    pub name: String,
+    /// Set for service accounts.
+    pub uid: String,
+    /// Groups, `system:authenticated` among them.
+    pub groups: Vec<String>,
+}
+
+impl Identity {
+    /// An authenticated user of some groups.
+    pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Identity {
+        let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
+        groups.push(AUTHENTICATED.to_owned());
+        Identity { name: name.into(), uid: String::new(), groups }
+    }
+
+    /// Someone without credentials.
+    pub fn anonymous() -> Identity {
+        Identity {
+            name: "system:anonymous".to_owned(),
+            uid: String::new(),
+            groups: vec![UNAUTHENTICATED.to_owned()],
+        }
+    }
+
+    /// A service account.
+    pub fn service_account(namespace: &str, name: &str, uid: &str) -> Identity {
+        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        Identity {
+            uid: uid.to_owned(),
+            ..Identity::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
+        }
+    }
+
+    /// Whether it is in a group.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|own| own == group)
+    }
+}

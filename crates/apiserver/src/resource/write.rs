@@ -1,0 +1,645 @@
+//! Creating, updating and patching objects.
+//!
+//! The steps are upstream's: decode and default, admission, prepare, validate, commit. A commit is
+//! conditional on what the steps were based on; where the client set no condition of its own, a
+//! lost race means that they are done again.
+
+use axum::response::Response;
+use bytes::Bytes;
+use jiff::Timestamp;
+use rand::Rng as _;
+use serde_json::Value;
+use stead_api::error::{ApiError, Errors};
+use stead_api::object::NotOfKind;
+use stead_api::patch::PatchError;
+use stead_api::registry::{Generation, Kind};
+use stead_api::{meta, patch as patches, schema};
+use stead_store::{CommitError, Condition, Txn};
+
+use super::read::{closed, current, go_package, show, view};
+use crate::admission;
+use crate::body::{self, Expected, Received};
+use crate::options::{FieldValidation, WriteOptions};
+use crate::respond;
+use crate::server::Call;
+use crate::services;
+use crate::stored::{Stored, encode, key};
+
+/// How often a write is tried that loses races against others.
+const ATTEMPTS: usize = 8;
+/// How long a generated name may be before its random end.
+const GENERATED_STEM: usize = 58;
+
+/// What came of a write.
+pub(crate) enum Written {
+    /// It is stored.
+    Stored(Stored),
+    /// It is what would have been stored (`dryRun`), or what was stored last (a deletion).
+    Unstored(Value),
+}
+
+impl Written {
+    fn into_value(self, kind: &Kind) -> Value {
+        match self {
+            Written::Stored(object) => view(kind, &object),
+            Written::Unstored(value) => value,
+        }
+    }
+}
+
+/// Which part of an object an update changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// All but the status, where that is a subresource.
+    Main,
+    /// The status.
+    Status,
+    /// The finalizers of a namespace's content.
+    Finalize,
+}
+
+/// POST to a collection.
+pub(crate) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
+    let options = WriteOptions::parse(call.query, "CreateOptions")?;
+    let received = body::decode(call.headers, body, &Expected::of(call.kind), options.field_validation)?;
+    let mut warnings = received.warnings;
+    let written = create_object(call, received.object, &mut warnings, options).await;
+    answer(call, 201, written, &warnings)
+}
+
+/// PUT of an object.
+pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
+    update_part(call, body, Change::Main).await
+}
+
+/// PUT of an object or of a part of it.
+pub(crate) async fn update_part(call: &Call<'_>, body: &Bytes, change: Change) -> Result<Response, ApiError> {
+    let options = WriteOptions::parse(call.query, "UpdateOptions")?;
+    let Received { mut object, mut warnings } =
+        body::decode(call.headers, body, &Expected::of(call.kind), options.field_validation)?;
+    fit_to_path(call, &mut object)?;
+    for _ in 0..ATTEMPTS {
+        let old = match current(call) {
+            Ok(old) => old,
+            Err(_) if call.kind.create_on_update && change == Change::Main => {
+                let written = create_object(call, object, &mut warnings, options).await;
+                return answer(call, 201, written, &warnings);
+            }
+            Err(error) => return Err(error),
+        };
+        let before = view(call.kind, &old);
+        let mut new = object.clone();
+        let conditional = check_version(call, &mut new, &before)?;
+        match write_update(call, &old, &before, new, change, options, &mut warnings).await {
+            Err(error) if is_lost_race(&error) && !conditional => {}
+            result => return answer(call, 200, result, &warnings),
+        }
+    }
+    Err(modified(call))
+}
+
+/// PATCH of an object.
+pub(crate) async fn patch(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
+    patch_part(call, body, Change::Main).await
+}
+
+/// PATCH of an object or of a part of it.
+pub(crate) async fn patch_part(call: &Call<'_>, body: &Bytes, change: Change) -> Result<Response, ApiError> {
+    let options = WriteOptions::parse(call.query, "PatchOptions")?;
+    let expected = Expected::of(call.kind);
+    patch_type(call.headers)?;
+    for _ in 0..ATTEMPTS {
+        let old = current(call)?;
+        let before = view(call.kind, &old);
+        let patched = patch_with(call.headers, &before, call.kind.type_id(), body)?;
+        check_patched_kind(&patched, call.kind)?;
+        let Received { object: mut new, mut warnings } =
+            decode_patched(&before, patched, &expected, options.field_validation)?;
+        fit_to_path(call, &mut new)?;
+        let conditional = new["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"];
+        check_version(call, &mut new, &before)?;
+        match write_update(call, &old, &before, new, change, options, &mut warnings).await {
+            Err(error) if is_lost_race(&error) && !conditional => {}
+            result => return answer(call, 200, result, &warnings),
+        }
+    }
+    Err(modified(call))
+}
+
+/// The types of patches.
+enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+}
+
+/// The type that a request's headers name.
+fn patch_type(headers: &http::HeaderMap) -> Result<PatchType, ApiError> {
+    let unsupported = |message: &str| ApiError {
+        details: Some(serde_json::json!({})),
+        ..ApiError::new(415, "UnsupportedMediaType", message)
+    };
+    match body::media_type(headers).as_str() {
+        "application/json-patch+json" => Ok(PatchType::Json),
+        "application/merge-patch+json" => Ok(PatchType::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+            Err(unsupported("server-side apply is not served yet; use client-side apply"))
+        }
+        _ => Err(unsupported("415: Unsupported Media Type")),
+    }
+}
+
+/// Applies a patch of the type that the request's headers name.
+pub(crate) fn patch_with(
+    headers: &http::HeaderMap,
+    before: &Value,
+    ty: schema::TypeId,
+    patch: &[u8],
+) -> Result<Value, ApiError> {
+    let patched = match patch_type(headers)? {
+        PatchType::Json => patches::json_patch(before, patch),
+        PatchType::Merge => patches::merge_patch(before, patch),
+        PatchType::Strategic => patches::parse_object(patch)
+            .and_then(|patch| patches::strategic_merge(schema::builtin(), ty, before, patch)),
+    };
+    patched.map_err(|error| match error {
+        PatchError::Malformed(why) => ApiError::bad_request(format!("error decoding patch: {why}")),
+        PatchError::TooManyOperations(_) => {
+            ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
+        }
+        PatchError::DoesNotFit(_) => ApiError {
+            details: Some(serde_json::json!({})),
+            ..ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+        },
+    })
+}
+
+/// A patch cannot make an object into one of another kind.
+fn check_patched_kind(patched: &Value, kind: &Kind) -> Result<(), ApiError> {
+    let text = |field: &str| patched[field].as_str().unwrap_or_default();
+    let (found, version) = (text("kind"), text("apiVersion"));
+    if found == kind.kind && version == kind.api_version() {
+        return Ok(());
+    }
+    let mut errors = Errors::new();
+    let why =
+        format!("converting ({version}.{found}) to ({}.{}): unknown conversion", go_package(kind), kind.kind);
+    errors.invalid(&stead_api::error::Path::new("patch"), patched.to_string().as_str(), &why);
+    Err(invalid_patch(&errors))
+}
+
+/// 422 for what a patch makes of an object. It names neither object nor kind.
+fn invalid_patch(errors: &Errors) -> ApiError {
+    let mut error = ApiError::invalid("", "", "", errors);
+    if let Some(details) = error.details.as_mut().and_then(Value::as_object_mut) {
+        details.remove("kind");
+    }
+    error
+}
+
+/// What the patch did not bring is not held against it.
+fn decode_patched(
+    before: &Value,
+    patched: Value,
+    expected: &Expected,
+    validation: FieldValidation,
+) -> Result<Received, ApiError> {
+    body::decode_patched(patched, expected, validation).map_err(|error| {
+        if error.message.contains("strict decoding error") {
+            return error;
+        }
+        let mut errors = Errors::new();
+        let name = meta::name(before).to_owned();
+        errors.invalid(&stead_api::error::Path::new("patch"), name.as_str(), &error.message);
+        invalid_patch(&errors)
+    })
+}
+
+/// Creates an object: all of the way of a POST after decoding.
+pub(crate) async fn create_object(
+    call: &Call<'_>,
+    mut object: Value,
+    warnings: &mut Vec<String>,
+    options: WriteOptions,
+) -> Result<Written, ApiError> {
+    let kind = call.kind;
+    fit_to_namespace(call, &mut object)?;
+    if !meta::text(&object, "resourceVersion").is_empty() {
+        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    fill_metadata(kind, &mut object);
+    (kind.logic.set_defaults)(&mut object).map_err(broken)?;
+    let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
+    for _ in 0..ATTEMPTS {
+        let mut new = object.clone();
+        if generated {
+            let name = generate_name(meta::text(&new, "generateName"));
+            meta::set(&mut new, "name", name);
+        }
+        let namespace = admission::namespace_for_create(call, &new)?;
+        admission::mutate_create(call, &mut new)?;
+        prepare_create(kind, &mut new, warnings)?;
+        let object_key = key::object(kind, meta::namespace(&new), meta::name(&new));
+        let allocation = services::allocate(call, &mut new, None)?;
+        if options.dry_run {
+            if let Some(existing) = call.server.store.get(&object_key) {
+                return Err(already_exists(call, &existing.value));
+            }
+            return Ok(Written::Unstored(new));
+        }
+        let mut txn = Txn::new().put(object_key.clone(), encode(&stored_form(kind, new)), Condition::Absent);
+        if let Some((namespace_key, revision)) = namespace {
+            txn = txn.check(namespace_key, Condition::Unchanged(revision));
+        }
+        match call.server.store.commit(allocation.add_to(txn)).await {
+            Ok(committed) => return stored(committed),
+            Err(CommitError::Conflict(conflict)) => {
+                if let Some(existing) = conflict.current.filter(|_| conflict.key == object_key && !generated) {
+                    return Err(already_exists(call, &existing.value));
+                }
+                // The generated name or an address is taken, or the namespace has changed: again.
+            }
+            Err(error) => return Err(commit_error(&error)),
+        }
+    }
+    Err(ApiError::new(500, "ServerTimeout", "the object could not be created: too many concurrent changes"))
+}
+
+/// Takes an update to the store: all of the way of a PUT after decoding. `before` is what `old`
+/// holds.
+pub(crate) async fn write_update(
+    call: &Call<'_>,
+    old: &Stored,
+    before: &Value,
+    mut new: Value,
+    change: Change,
+    options: WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Written, ApiError> {
+    let kind = call.kind;
+    (kind.logic.set_defaults)(&mut new).map_err(broken)?;
+    keep_metadata(&mut new, before);
+    keep_parts(kind, &mut new, before, change);
+    if change == Change::Main {
+        admission::mutate_update(call, &mut new, before)?;
+    }
+    prepare_update(kind, &mut new, before, change)?;
+    validate_update(call, &new, before, change)?;
+    if change == Change::Main {
+        warnings.extend((kind.logic.warnings)(&new, Some(before)).map_err(broken)?);
+    }
+    let allocation = services::allocate(call, &mut new, Some(before))?;
+    let object_key = call.key();
+    let unchanged = Condition::Unchanged(old.revision());
+    let ends = is_end_of_deletion(kind, &new);
+    if options.dry_run || (ends && is_same(&new, before)) {
+        return Ok(Written::Unstored(new));
+    }
+    if is_same(&new, before) {
+        return Ok(Written::Stored(old.clone()));
+    }
+    let mut shown = new.clone();
+    let txn = if ends {
+        services::release(Txn::new().delete(object_key, unchanged), kind, before)
+    } else {
+        allocation.add_to(Txn::new().put(object_key, encode(&stored_form(kind, new)), unchanged))
+    };
+    match call.server.store.commit(txn).await {
+        Ok(committed) if ends => {
+            meta::set(&mut shown, "resourceVersion", committed.revision.get().to_string());
+            Ok(Written::Unstored(shown))
+        }
+        Ok(committed) => stored(committed),
+        Err(CommitError::Conflict(conflict)) if conflict.current.is_none() => Err(call.not_found()),
+        Err(CommitError::Conflict(_)) => Err(modified(call)),
+        Err(error) => Err(commit_error(&error)),
+    }
+}
+
+/// The object that a transaction wrote first.
+fn stored(committed: stead_store::Committed<Stored>) -> Result<Written, ApiError> {
+    let entry = committed.events.first().and_then(|event| event.current());
+    entry.map(|entry| Written::Stored(entry.value.clone())).ok_or_else(|| ApiError::internal("nothing was written"))
+}
+
+fn stored_form(kind: &Kind, object: Value) -> Value {
+    match kind.stored_as {
+        None => object,
+        Some(stored) => (stored.to_stored)(object),
+    }
+}
+
+fn fit_to_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let (own, wanted) = (meta::namespace(object), call.path.namespace.as_str());
+    if own == wanted {
+        return Ok(());
+    }
+    if !call.kind.namespaced {
+        meta::remove(object, "namespace");
+    } else if own.is_empty() {
+        meta::set(object, "namespace", wanted);
+    } else {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+fn fit_to_path(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let name = meta::name(object);
+    if name.is_empty() {
+        meta::set(object, "name", call.path.name.as_str());
+    } else if name != call.path.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.path.name
+        )));
+    }
+    fit_to_namespace(call, object)
+}
+
+fn fill_metadata(kind: &Kind, object: &mut Value) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+        meta::remove(object, field);
+    }
+    meta::set(object, "uid", new_uid());
+    meta::set(object, "creationTimestamp", stead_api::time::rfc3339(Timestamp::now()));
+    if kind.generation != Generation::None {
+        meta::set(object, "generation", 1);
+    }
+}
+
+/// A random uuid (version 4).
+pub(crate) fn new_uid() -> String {
+    let bytes: u128 = rand::rng().random();
+    let bits = (bytes & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// A prefix with five random characters, as `SimpleNameGenerator` makes them.
+pub(crate) fn generate_name(prefix: &str) -> String {
+    let stem: String = prefix.chars().take(GENERATED_STEM).collect();
+    format!("{stem}{}", random_suffix(5))
+}
+
+/// Random characters that make no words.
+pub(crate) fn random_suffix(length: usize) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut random = rand::rng();
+    (0..length).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
+}
+
+fn prepare_create(kind: &Kind, object: &mut Value, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+    if kind.has_status() && !kind.keeps_status_on_create {
+        clear_status(object);
+    }
+    (kind.logic.prepare_for_create)(object).map_err(broken)?;
+    normalize(kind, object);
+    let errors = kind.validate_create(object).map_err(broken)?;
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(stored_group(kind), kind.kind, meta::name(object), &errors));
+    }
+    for warning in (kind.logic.warnings)(object, None).map_err(broken)? {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    Ok(())
+}
+
+/// The group that errors name: checks are of what is stored.
+fn stored_group(kind: &Kind) -> &'static str {
+    kind.stored_as.map_or(kind.group, |stored| stored.group)
+}
+
+fn clear_status(object: &mut Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.remove("status");
+    }
+}
+
+fn normalize(kind: &Kind, object: &mut Value) {
+    schema::normalize(schema::builtin(), kind.type_id(), object);
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.into();
+}
+
+/// Puts back what no update can change.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let kept = |field: &str| old["metadata"][field].clone();
+    for field in ["generation", "creationTimestamp", "deletionTimestamp"] {
+        match kept(field) {
+            Value::Null => meta::remove(new, field),
+            value => meta::set(new, field, value),
+        }
+    }
+    for field in ["uid", "deletionGracePeriodSeconds"] {
+        if new["metadata"][field].is_null() && !old["metadata"][field].is_null() {
+            meta::set(new, field, kept(field));
+        }
+    }
+    meta::remove(new, "managedFields");
+    meta::remove(new, "selfLink");
+}
+
+/// Puts back the parts that this kind of update does not change.
+fn keep_parts(kind: &Kind, new: &mut Value, old: &Value, change: Change) {
+    let (Some(new), Some(old)) = (new.as_object_mut(), old.as_object()) else { return };
+    match change {
+        Change::Main if kind.has_status() => {
+            new.remove("status");
+            if let Some(status) = old.get("status") {
+                new.insert("status".to_owned(), status.clone());
+            }
+        }
+        Change::Main => {}
+        Change::Status => {
+            new.retain(|name, _| matches!(name.as_str(), "metadata" | "status"));
+            for (name, value) in old {
+                if !matches!(name.as_str(), "metadata" | "status") {
+                    new.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        Change::Finalize => {
+            if let Some(status) = old.get("status") {
+                new.insert("status".to_owned(), status.clone());
+            }
+        }
+    }
+}
+
+fn prepare_update(kind: &Kind, new: &mut Value, old: &Value, change: Change) -> Result<(), ApiError> {
+    match change {
+        Change::Main => (kind.logic.prepare_for_update)(new, old).map_err(broken)?,
+        Change::Status => (kind.logic.prepare_for_status_update)(new, old).map_err(broken)?,
+        Change::Finalize => {}
+    }
+    normalize(kind, new);
+    let changed = match kind.generation {
+        Generation::None => false,
+        Generation::Spec => new["spec"] != old["spec"],
+        Generation::Content => {
+            let content = |object: &Value| -> Vec<(String, Value)> {
+                let parts = object.as_object().into_iter().flatten();
+                parts
+                    .filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect()
+            };
+            content(new) != content(old)
+        }
+    };
+    if changed {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        meta::set(new, "generation", generation + 1);
+    }
+    Ok(())
+}
+
+fn validate_update(call: &Call<'_>, new: &Value, old: &Value, change: Change) -> Result<(), ApiError> {
+    let kind = call.kind;
+    let errors = match change {
+        Change::Main | Change::Finalize => kind.validate_update(new, old),
+        Change::Status => kind.validate_status_update(new, old),
+    };
+    let errors = errors.map_err(broken)?;
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(stored_group(kind), kind.kind, meta::name(new), &errors))
+}
+
+/// Checks the resourceVersion and uid that a client sent with an update, and sets those of the
+/// object that it is based on. Says whether the client set a condition.
+fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, ApiError> {
+    let kind = call.kind;
+    let version = meta::text(new, "resourceVersion");
+    let own = meta::text(old, "resourceVersion").to_owned();
+    let conditional = !version.is_empty() && version != "0";
+    if conditional {
+        if version.parse::<u64>().is_err() {
+            let quoted = stead_api::error::quote(version);
+            return Err(ApiError::new(500, "", format!("strconv.ParseUint: parsing {quoted}: invalid syntax")));
+        }
+        if version != own {
+            return Err(modified(call));
+        }
+    } else if !kind.unconditional_update {
+        let mut errors = Errors::new();
+        let zero = stead_api::error::GoSyntax("0x0".to_owned());
+        let path = stead_api::error::Path::new("metadata").child("resourceVersion");
+        errors.invalid(&path, &zero, "must be specified for an update");
+        return Err(ApiError::invalid(kind.group, kind.plural, &call.path.name, &errors));
+    }
+    let uid = meta::uid(new).to_owned();
+    let actual = meta::uid(old);
+    if call.headers.get("content-type").is_none_or(|media| !media.as_bytes().ends_with(b"patch+json"))
+        && !uid.is_empty()
+        && uid != actual
+    {
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}",
+            call.key()
+        );
+        return Err(ApiError::conflict(kind.group, kind.plural, &call.path.name, &why));
+    }
+    meta::set(new, "resourceVersion", own);
+    Ok(conditional)
+}
+
+/// Whether an update takes away the last thing that kept a deleted object.
+fn is_end_of_deletion(kind: &Kind, new: &Value) -> bool {
+    let content_done = kind.kind != "Namespace" || new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+    meta::is_deleting(new)
+        && meta::finalizers(new).is_empty()
+        && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && content_done
+}
+
+fn is_same(new: &Value, old: &Value) -> bool {
+    let strip = |object: &Value| {
+        let mut object = object.clone();
+        meta::remove(&mut object, "resourceVersion");
+        object
+    };
+    strip(new) == strip(old)
+}
+
+fn already_exists(call: &Call<'_>, existing: &Stored) -> ApiError {
+    let existing = existing.value();
+    let mut error = ApiError::already_exists(call.kind.group, call.kind.plural, meta::name(&existing));
+    if meta::is_deleting(&existing) {
+        error.message = format!("object is being deleted: {}", error.message);
+    }
+    error
+}
+
+/// 409 for an update based on an older state.
+pub(super) fn modified(call: &Call<'_>) -> ApiError {
+    ApiError::conflict(
+        call.kind.group,
+        call.kind.plural,
+        &call.path.name,
+        "the object has been modified; please apply your changes to the latest version and try again",
+    )
+}
+
+fn is_lost_race(error: &ApiError) -> bool {
+    error.reason == "Conflict"
+}
+
+/// What a write that the store refused means to the client.
+pub(super) fn commit_error(error: &CommitError<Stored>) -> ApiError {
+    match error {
+        CommitError::Closed => closed(),
+        CommitError::TooLarge { .. } => ApiError::new(413, "RequestEntityTooLarge", error.to_string()),
+        error => ApiError::internal(error),
+    }
+}
+
+pub(super) fn broken(error: NotOfKind) -> ApiError {
+    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    ApiError::internal(format!("{error}: {source}"))
+}
+
+/// An answer with what was written, or why nothing was. Either comes with the warnings.
+fn answer(
+    call: &Call<'_>,
+    status: u16,
+    written: Result<Written, ApiError>,
+    warnings: &[String],
+) -> Result<Response, ApiError> {
+    let mut response = match written {
+        Err(error) => respond::error(call.accepted.encoding, &error),
+        Ok(Written::Stored(object)) if call.accepted.form == respond::Form::Whole && call.kind.stored_as.is_none() => {
+            respond::encoded(status, call.accepted.encoding, object.json())
+        }
+        Ok(written) => show(call, status, &written.into_value(call.kind))?,
+    };
+    respond::warn(&mut response, warnings);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_random_version_4_uuids() {
+        let (a, b) = (new_uid(), new_uid());
+        assert_ne!(a, b);
+        assert_eq!((a.len(), &a[14..15]), (36, "4"));
+        assert!("89ab".contains(&a[19..20]), "{a}");
+    }
+
+    #[test]
+    fn generated_names_fit_a_label() {
+        let name = generate_name(&"x".repeat(100));
+        assert_eq!(name.len(), 63);
+        assert!(name.starts_with("xxx"));
+    }
+}

@@ -1,0 +1,66 @@
+//! `pods/eviction`: a deletion that budgets may refuse ("API-initiated Eviction"). Budgets are not
+//! served yet, so none refuses.
+
+use axum::response::Response;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use stead_api::error::ApiError;
+use stead_api::meta;
+
+use super::success;
+use crate::body::{self, Expected};
+use crate::options::{DeleteOptions, FieldValidation, WriteOptions};
+use crate::request::Query;
+use crate::resource::{Change, current, remove, write_update};
+use crate::server::Call;
+
+pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
+    let options = WriteOptions::parse(call.query, "CreateOptions")?;
+    let expected = Expected::named("policy", "v1", "Eviction", "io.k8s.api.policy.v1.Eviction");
+    let eviction = body::decode(call.headers, body, &expected, options.field_validation)?.object;
+    let name = meta::name(&eviction);
+    if !name.is_empty() && name != call.path.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let asked = &eviction["deleteOptions"];
+    let mut delete = DeleteOptions::parse(&Query::default(), asked.is_object().then(|| asked.clone()))?;
+    delete.dry_run |= options.dry_run;
+    if !delete.dry_run {
+        mark(call).await?;
+    }
+    remove(call, &call.path.namespace, &call.path.name, &delete).await?;
+    Ok(success(call))
+}
+
+/// Says in the pod's status why it goes.
+async fn mark(call: &Call<'_>) -> Result<(), ApiError> {
+    let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Ignore };
+    loop {
+        let old = current(call)?;
+        let before = old.value();
+        let mut pod = before.clone();
+        if meta::is_deleting(&pod) || matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded")) {
+            return Ok(());
+        }
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+            "lastTransitionTime": stead_api::time::rfc3339(Timestamp::now()),
+        });
+        match &mut pod["status"]["conditions"] {
+            Value::Array(conditions) => {
+                conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+                conditions.push(condition);
+            }
+            other => *other = json!([condition]),
+        }
+        match write_update(call, &old, &before, pod, Change::Status, options, &mut Vec::new()).await {
+            Err(error) if error.reason == "Conflict" => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The controllers: one folder each, in the same shape (`mod.rs` watches and wires, `plan.rs`
+//! decides and is pure, `apply.rs` writes).
+//!
+//! They know the cluster only through a `kube::Client` and the informers over it, so each also runs
+//! against any other Kubernetes API server. None holds state that a restart would lose.
+
+pub mod endpoints;
+pub mod garbage;
+pub mod inventory;
+pub mod namespaces;
+pub mod nodes;
+mod refused;
+pub mod serviceaccounts;
+pub mod statefulset;
+pub mod volumes;
+mod written;

@@ -1,0 +1,426 @@
+//! The StatefulSet controller: replicas that keep their name, address and disk.
+//!
+//! It watches sets, their pods, claims and revisions. A look at a set observes (`observe`), decides
+//! (`plan`, pure), acts (`apply`) and writes the status (`status`, pure). It keeps no state but the
+//! versions it wrote ([`wrote::Wrote`]), so that no look decides on older state than the last one
+//! left: an action is never repeated because a cache lags.
+
+mod adopt;
+mod apply;
+mod identity;
+mod observe;
+pub mod plan;
+mod retention;
+mod revision;
+mod status;
+mod wrote;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use stead_informer::semantics::Selector;
+use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, reference, run};
+use tokio_util::sync::CancellationToken;
+
+use self::adopt::{Relation, controller_of, pod_relation};
+use self::apply::{Applier, ApplyError, api_error};
+use self::revision::Step;
+use self::status::Revisions;
+use self::wrote::Wrote;
+
+/// Sets that are looked at at a time.
+const WORKERS: usize = 16;
+
+/// The controller.
+pub struct StatefulSets {
+    client: Client,
+    informers: Informers,
+    recorder: Recorder,
+    queue: Queue<Key>,
+    wrote: Mutex<HashMap<Key, Arc<Wrote>>>,
+}
+
+impl StatefulSets {
+    /// A controller that hears of changes from now on.
+    pub fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<StatefulSets> {
+        let queue = Queue::new();
+        listen(informers, &queue);
+        Arc::new(StatefulSets {
+            client,
+            informers: informers.clone(),
+            recorder,
+            queue,
+            wrote: Mutex::default(),
+        })
+    }
+
+    /// Works until cancelled.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        self.informers.synced().await;
+        let controller = Arc::clone(&self);
+        let queue = self.queue.clone();
+        let reconcile = move |key: Key| {
+            let controller = Arc::clone(&controller);
+            async move { controller.reconcile(&key).await }
+        };
+        run("statefulset", queue, WORKERS, shutdown, reconcile, |key| {
+            self.panicked(key)
+        })
+        .await;
+    }
+
+    fn panicked(&self, key: &Key) {
+        if let Some(set) = self.informers.stateful_sets.get(key) {
+            let message = "the controller failed on this set; this is a defect of stead";
+            self.recorder
+                .record(reference(&*set), EventType::Warning, "ControllerPanic", message);
+        }
+    }
+
+    fn wrote(&self, key: &Key) -> Arc<Wrote> {
+        let mut wrote = self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(wrote.entry(key.clone()).or_default())
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Reconciled, ApplyError> {
+        let wrote = self.wrote(key);
+        wrote.caught_up(&self.informers).await;
+        let Some(set) = self.informers.stateful_sets.get(key) else {
+            self.wrote
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(key);
+            return Ok(Reconciled::Done);
+        };
+        let spec = &set.spec;
+        let selector = Selector::new(&spec.selector);
+        let revisions = self.own_revisions(&set, &selector, &wrote).await?;
+        let pods = self.own_pods(&set, &selector, &wrote).await?;
+        let history = self.history(&set, revisions, &wrote).await?;
+        let now = Timestamp::now();
+        let wanted = observe::spec(&set);
+        let find_claim = |name: &str| self.informers.claims.get(&Key::new(&key.namespace, name));
+        let update = history.names.update.as_str();
+        let observed = observe::observe(&set, &wanted, &pods, update, find_claim, now);
+        let actions = plan::plan(&wanted, &observed);
+        let applier = Applier {
+            client: &self.client,
+            informers: &self.informers,
+            recorder: &self.recorder,
+            set: &set,
+            current: (&history.names.current, &history.current),
+            update: (update, &spec.template),
+            ordinals: wanted.ordinals(),
+            wrote: &wrote,
+        };
+        let applied = applier.apply(actions).await;
+        let is_current = |pod: &plan::Pod| {
+            let object = pods
+                .iter()
+                .find(|object| object.metadata.uid.as_deref() == Some(&pod.uid));
+            object.is_some_and(|object| observe::revision_name(object) == history.names.current)
+        };
+        let status = status::status(&set, &wanted, &history.names, &observed.pods, is_current);
+        self.write_status(&set, &status, &wrote).await?;
+        applied?;
+        self.prune(&set, &pods, &history, &wrote).await?;
+        Ok(next_look(&pods, spec.min_ready_seconds.unwrap_or(0), now))
+    }
+
+    /// The set's pods, after adopting and releasing what is to be.
+    async fn own_pods(
+        &self,
+        set: &StatefulSet,
+        selector: &Selector,
+        wrote: &Wrote,
+    ) -> Result<Vec<Arc<Pod>>, ApplyError> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let mut own = Vec::new();
+        for pod in self.informers.pods.in_namespace(namespace) {
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let owners = match pod_relation(set, selector, &pod) {
+                Relation::None => continue,
+                Relation::Own => {
+                    own.push(pod);
+                    continue;
+                }
+                Relation::Adopt => {
+                    self.check_still_there(set).await?;
+                    json!([identity::controller_reference(set)])
+                }
+                Relation::Release => json!([{"$patch": "delete", "uid": set.metadata.uid}]),
+            };
+            let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": owners}});
+            match api
+                .patch(&name, &PatchParams::default(), &Patch::Strategic(&patch))
+                .await
+            {
+                Ok(patched) => {
+                    wrote.pod(&patched);
+                    if pod_relation(set, selector, &patched) == Relation::Own {
+                        own.push(Arc::new(patched));
+                    }
+                }
+                // Gone, or another pod by now.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {}
+                Err(error) => return Err(api_error(format!("change the owner of pod {name}"), error)),
+            }
+        }
+        Ok(own)
+    }
+
+    /// The set's revisions, sorted, after adopting those without an owner.
+    async fn own_revisions(
+        &self,
+        set: &StatefulSet,
+        selector: &Selector,
+        wrote: &Wrote,
+    ) -> Result<Vec<ControllerRevision>, ApplyError> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let all = self.informers.revisions.in_namespace(namespace);
+        let mut own = Vec::new();
+        for (relation, revision) in adopt::revisions(set, selector, &all) {
+            if relation == Relation::Own {
+                own.push(revision);
+                continue;
+            }
+            self.check_still_there(set).await?;
+            let name = revision.metadata.name.clone().unwrap_or_default();
+            let owners = json!([identity::controller_reference(set)]);
+            let patch = json!({"metadata": {"uid": revision.metadata.uid, "ownerReferences": owners}});
+            let adopted = self
+                .revisions(set)
+                .patch(&name, &PatchParams::default(), &Patch::Strategic(&patch))
+                .await
+                .map_err(|error| api_error(format!("adopt revision {name}"), error))?;
+            wrote.revision(&adopted);
+            own.push(adopted);
+        }
+        revision::sort(&mut own);
+        Ok(own)
+    }
+
+    fn revisions(&self, set: &StatefulSet) -> Api<ControllerRevision> {
+        Api::namespaced(
+            self.client.clone(),
+            set.metadata.namespace.as_deref().unwrap_or_default(),
+        )
+    }
+
+    /// Adopting needs more than a cache: the set must be there, be the same, and stay.
+    async fn check_still_there(&self, set: &StatefulSet) -> Result<(), ApplyError> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+        let fresh = api
+            .get(name)
+            .await
+            .map_err(|error| api_error(format!("get set {name}"), error))?;
+        if fresh.metadata.uid == set.metadata.uid && fresh.metadata.deletion_timestamp.is_none() {
+            return Ok(());
+        }
+        let gone = kube::Error::Service(format!("set {name} is gone or on its way out").into());
+        Err(api_error("adopt".to_owned(), gone))
+    }
+
+    /// Makes sure that the template has its revision, and tells the two live ones.
+    async fn history(
+        &self,
+        set: &StatefulSet,
+        mut revisions: Vec<ControllerRevision>,
+        wrote: &Wrote,
+    ) -> Result<History, ApplyError> {
+        let own = set.status.clone().unwrap_or_default();
+        let mut collisions = own.collision_count.unwrap_or(0);
+        loop {
+            match revision::step(set, &revisions, collisions) {
+                Step::Use(_) => break,
+                Step::Renumber { index, revision } => {
+                    let name = revisions[index].metadata.name.clone().unwrap_or_default();
+                    let patch = json!({"revision": revision});
+                    let renumbered = self
+                        .revisions(set)
+                        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                        .await
+                        .map_err(|error| api_error(format!("renumber revision {name}"), error))?;
+                    wrote.revision(&renumbered);
+                    revisions[index] = renumbered;
+                    revision::sort(&mut revisions);
+                }
+                Step::Create(new) => {
+                    let name = new.metadata.name.clone().unwrap_or_default();
+                    match self.revisions(set).create(&PostParams::default(), &new).await {
+                        Ok(created) => {
+                            wrote.revision(&created);
+                            revisions.push(created);
+                        }
+                        // The name is taken by other data: the count makes another name.
+                        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => collisions += 1,
+                        Err(error) => return Err(api_error(format!("create revision {name}"), error)),
+                    }
+                }
+            }
+        }
+        let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
+        let update = revisions.last().map(name).unwrap_or_default();
+        let current = revisions
+            .iter()
+            .find(|revision| Some(name(revision)) == own.current_revision);
+        Ok(History {
+            names: Revisions {
+                current: current.map_or_else(|| update.clone(), name),
+                update,
+                collisions,
+            },
+            current: current
+                .and_then(revision::template)
+                .unwrap_or_else(|| set.spec.template.clone()),
+            revisions,
+        })
+    }
+
+    /// Deletes revisions beyond the limit.
+    async fn prune(
+        &self,
+        set: &StatefulSet,
+        pods: &[Arc<Pod>],
+        history: &History,
+        wrote: &Wrote,
+    ) -> Result<(), ApplyError> {
+        let limit = set.spec.revision_history_limit.unwrap_or(10);
+        let is_live = |name: &str| {
+            name == history.names.current
+                || name == history.names.update
+                || pods.iter().any(|pod| observe::revision_name(pod) == name)
+        };
+        for revision in revision::superfluous(&history.revisions, is_live, limit) {
+            let name = revision.metadata.name.as_deref().unwrap_or_default();
+            match self.revisions(set).delete(name, &DeleteParams::default()).await {
+                Ok(deleted) => {
+                    if let Some(revision) = deleted.left() {
+                        wrote.revision(&revision);
+                    }
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(api_error(format!("delete revision {name}"), error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_status(
+        &self,
+        set: &StatefulSet,
+        status: &StatefulSetStatus,
+        wrote: &Wrote,
+    ) -> Result<(), ApplyError> {
+        if !status::differs(set, status) {
+            return Ok(());
+        }
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+        let updated = StatefulSet {
+            status: Some(status.clone()),
+            ..set.clone()
+        };
+        match api.replace_status(name, &PostParams::default(), &updated).await {
+            Ok(written) => {
+                wrote.set(&written);
+                Ok(())
+            }
+            // The set has changed or gone meanwhile: that brings the next look, with a new status.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(api_error(format!("update the status of set {name}"), error)),
+        }
+    }
+}
+
+/// The set's revisions, and what the live ones are.
+struct History {
+    names: Revisions,
+    /// The template of the current revision.
+    current: PodTemplateSpec,
+    revisions: Vec<ControllerRevision>,
+}
+
+/// When to look again though nothing changes: when the next pod becomes available.
+fn next_look(pods: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Reconciled {
+    let next = pods
+        .iter()
+        .filter_map(|pod| observe::available_at(pod, min_ready_seconds, now))
+        .min();
+    match next {
+        None => Reconciled::Done,
+        Some(at) => Reconciled::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+    }
+}
+
+/// Notes which sets to look at when something changes.
+fn listen(informers: &Informers, queue: &Queue<Key>) {
+    let sets = queue.clone();
+    informers
+        .stateful_sets
+        .on_change(move |change| sets.add(Key::of(&**change.object())));
+    let (pods, known) = (queue.clone(), informers.stateful_sets.clone());
+    informers.pods.on_change(move |change| {
+        if let Change::Updated { old, .. } = change {
+            enqueue_owner(&pods, &old.metadata);
+        }
+        let pod = change.object();
+        if controller_of(&pod.metadata).is_some() {
+            enqueue_owner(&pods, &pod.metadata);
+            return;
+        }
+        // A pod without an owner may be adopted by a set that selects it.
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        for set in known.in_namespace(namespace) {
+            if Selector::new(&set.spec.selector).matches(pod.metadata.labels.as_ref()) {
+                pods.add(Key::of(&*set));
+            }
+        }
+    });
+    let revisions = queue.clone();
+    informers
+        .revisions
+        .on_change(move |change| enqueue_owner(&revisions, &change.object().metadata));
+    // A claim's name ends in its set's and the ordinal, but begins with a template's, which may
+    // hold hyphens too: all sets of the namespace whose claim it could be are looked at.
+    let (claims, known) = (queue.clone(), informers.stateful_sets.clone());
+    informers.claims.on_change(move |change| {
+        let claim = change.object();
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let Some((stem, _)) = identity::parse_name(claim.metadata.name.as_deref().unwrap_or_default()) else {
+            return;
+        };
+        for set in known.in_namespace(namespace) {
+            let name = set.metadata.name.as_deref().unwrap_or_default();
+            let is_of = |template: &str| {
+                stem.strip_prefix(template)
+                    .and_then(|rest| rest.strip_prefix('-'))
+                    == Some(name)
+            };
+            if identity::template_names(&set).any(is_of) {
+                claims.add(Key::of(&*set));
+            }
+        }
+    });
+}
+
+fn enqueue_owner(queue: &Queue<Key>, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
+    let owners = meta.owner_references.iter().flatten();
+    for owner in owners.filter(|owner| owner.controller == Some(true) && owner.kind == "StatefulSet") {
+        queue.add(Key::new(
+            meta.namespace.clone().unwrap_or_default(),
+            owner.name.clone(),
+        ));
+    }
+}

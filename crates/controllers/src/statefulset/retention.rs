@@ -1,0 +1,226 @@
+//! Whose a claim is: the owner references that `persistentVolumeClaimRetentionPolicy` asks for
+//! (KEP-1847). A claim that the set or its pod owns goes with it, by garbage collection.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use super::identity::{controller_reference, pod_name};
+use super::plan::Ordinal;
+
+/// The pod of a claim's replica, as far as owner references need it.
+pub(super) struct PodRef<'p> {
+    pub(super) ordinal: Ordinal,
+    /// Empty where there is no pod yet.
+    pub(super) uid: &'p str,
+    /// It is not among the replicas that are to be.
+    pub(super) condemned: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Policy {
+    deleted: bool,
+    scaled: bool,
+}
+
+fn policy(set: &StatefulSet) -> Policy {
+    let policy = set.spec.persistent_volume_claim_retention_policy.as_ref();
+    let deletes = |field: Option<&String>| field.is_some_and(|value| value == "Delete");
+    Policy {
+        deleted: deletes(policy.and_then(|policy| policy.when_deleted.as_ref())),
+        scaled: deletes(policy.and_then(|policy| policy.when_scaled.as_ref())),
+    }
+}
+
+/// Whether claims go when the set is scaled down.
+pub(super) fn claims_go_on_scale_down(set: &StatefulSet) -> bool {
+    policy(set).scaled
+}
+
+fn owners(claim: &PersistentVolumeClaim) -> &[OwnerReference] {
+    claim.metadata.owner_references.as_deref().unwrap_or_default()
+}
+
+fn is_set(reference: &OwnerReference, set: &StatefulSet) -> bool {
+    reference.api_version == "apps/v1"
+        && reference.kind == "StatefulSet"
+        && Some(&reference.name) == set.metadata.name.as_ref()
+}
+
+fn is_pod(reference: &OwnerReference, set: &StatefulSet, pod: &PodRef<'_>) -> bool {
+    let set_name = set.metadata.name.as_deref().unwrap_or_default();
+    reference.api_version == "v1"
+        && reference.kind == "Pod"
+        && reference.name == pod_name(set_name, pod.ordinal)
+}
+
+/// Whether a claim belongs to a pod of the replica's name that is not this one.
+pub(super) fn is_stale(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &PodRef<'_>) -> bool {
+    owners(claim)
+        .iter()
+        .any(|owner| is_pod(owner, set, pod) && owner.uid != pod.uid)
+}
+
+/// Whether someone else manages the claim, so that the policy has no say.
+pub(super) fn has_other_controller(
+    claim: &PersistentVolumeClaim,
+    set: &StatefulSet,
+    pod: &PodRef<'_>,
+) -> bool {
+    let policy = policy(set);
+    if !policy.deleted && !policy.scaled {
+        return false;
+    }
+    let set_uid = set.metadata.uid.as_deref().unwrap_or_default();
+    owners(claim).iter().any(|owner| {
+        if is_set(owner, set) {
+            owner.uid != set_uid
+        } else if is_pod(owner, set, pod) {
+            owner.uid != pod.uid
+        } else {
+            owner.controller == Some(true)
+        }
+    })
+}
+
+/// The owner references that a claim should have; none where it has them.
+pub(super) fn wanted_owners(
+    claim: &PersistentVolumeClaim,
+    set: &StatefulSet,
+    pod: &PodRef<'_>,
+) -> Option<Vec<OwnerReference>> {
+    let set_uid = set.metadata.uid.as_deref().unwrap_or_default();
+    let stale_set = owners(claim)
+        .iter()
+        .any(|owner| is_set(owner, set) && owner.uid != set_uid);
+    if stale_set || is_stale(claim, set, pod) {
+        // Garbage collection is about to take it; what comes after is made anew.
+        return None;
+    }
+    let policy = policy(set);
+    let mut wanted: Vec<OwnerReference> = owners(claim)
+        .iter()
+        .filter(|owner| !is_set(owner, set) && !is_pod(owner, set, pod))
+        .cloned()
+        .collect();
+    if !has_other_controller(claim, set, pod) {
+        if policy.scaled && pod.condemned {
+            wanted.push(pod_reference(set, pod));
+        } else if policy.deleted {
+            wanted.push(controller_reference(set));
+        }
+    }
+    let key = |owner: &OwnerReference| (owner.uid.clone(), owner.controller);
+    let same = wanted.len() == owners(claim).len()
+        && wanted
+            .iter()
+            .all(|owner| owners(claim).iter().any(|own| key(own) == key(owner)));
+    (!same).then_some(wanted)
+}
+
+fn pod_reference(set: &StatefulSet, pod: &PodRef<'_>) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: pod_name(set.metadata.name.as_deref().unwrap_or_default(), pod.ordinal),
+        uid: pod.uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(deleted: &str, scaled: &str) -> StatefulSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "uid": "s1"},
+            "spec": {
+                "selector": {}, "template": {},
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": deleted, "whenScaled": scaled},
+            },
+        }))
+        .expect("a set")
+    }
+
+    fn claim(owners: serde_json::Value) -> PersistentVolumeClaim {
+        serde_json::from_value(json!({"metadata": {"name": "data-web-0", "ownerReferences": owners}}))
+            .expect("a claim")
+    }
+
+    fn owner(kind: &str, name: &str, uid: &str) -> serde_json::Value {
+        let version = if kind == "Pod" { "v1" } else { "apps/v1" };
+        json!({"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true, "blockOwnerDeletion": true})
+    }
+
+    fn wanted(set: &StatefulSet, owners: serde_json::Value, condemned: bool) -> Option<Vec<String>> {
+        let pod = PodRef {
+            ordinal: 0,
+            uid: "p1",
+            condemned,
+        };
+        let wanted = wanted_owners(&claim(owners), set, &pod)?;
+        Some(
+            wanted
+                .into_iter()
+                .map(|owner| format!("{}/{}", owner.kind, owner.uid))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn the_policy_decides_who_owns_a_claim() {
+        let set_owner = || owner("StatefulSet", "web", "s1");
+        let pod_owner = || owner("Pod", "web-0", "p1");
+        for (deleted, scaled, owners, condemned, expected) in [
+            ("Retain", "Retain", json!([]), false, None),
+            ("Retain", "Retain", json!([set_owner()]), false, Some(vec![])),
+            ("Delete", "Retain", json!([]), false, Some(vec!["StatefulSet/s1"])),
+            ("Delete", "Retain", json!([set_owner()]), true, None),
+            ("Retain", "Delete", json!([]), false, None),
+            ("Retain", "Delete", json!([]), true, Some(vec!["Pod/p1"])),
+            (
+                "Delete",
+                "Delete",
+                json!([set_owner()]),
+                true,
+                Some(vec!["Pod/p1"]),
+            ),
+            (
+                "Delete",
+                "Delete",
+                json!([pod_owner()]),
+                false,
+                Some(vec!["StatefulSet/s1"]),
+            ),
+        ] {
+            let expected = expected.map(|list: Vec<&str>| list.into_iter().map(str::to_owned).collect());
+            assert_eq!(
+                wanted(&set(deleted, scaled), owners.clone(), condemned),
+                expected,
+                "{deleted} {scaled} {owners} {condemned}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_others_own_is_left_to_them() {
+        let set = set("Delete", "Delete");
+        assert_eq!(wanted(&set, json!([owner("Database", "db", "d1")]), false), None);
+        // A reference to a former pod of the name: garbage collection is at it.
+        assert_eq!(wanted(&set, json!([owner("Pod", "web-0", "p0")]), false), None);
+        let stale = claim(json!([owner("Pod", "web-0", "p0")]));
+        assert!(is_stale(
+            &stale,
+            &set,
+            &PodRef {
+                ordinal: 0,
+                uid: "p1",
+                condemned: false
+            }
+        ));
+    }
+}

@@ -1,0 +1,33 @@
+//! What a controller wrote, so that its next look does not decide on older state.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stead_informer::{Informer, Object, revision_of};
+
+/// The newest version of a kind that a controller wrote.
+///
+/// One number for all of a controller's keys: the cache gets one key's write within the same
+/// fraction of a millisecond as another's, so waiting for both costs next to nothing.
+pub(crate) struct Written<K> {
+    informer: Informer<K>,
+    newest: AtomicU64,
+}
+
+impl<K: Object> Written<K> {
+    pub(crate) fn new(informer: &Informer<K>) -> Written<K> {
+        Written {
+            informer: informer.clone(),
+            newest: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes note of an answer to a write.
+    pub(crate) fn note(&self, object: &K) {
+        self.newest.fetch_max(revision_of(object), Ordering::Relaxed);
+    }
+
+    /// Waits until the cache has seen what was written.
+    pub(crate) async fn caught_up(&self) {
+        self.informer.caught_up(self.newest.load(Ordering::Relaxed)).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! The command line: names and flags, which are a contract.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// StatefulSets, and everything they need, from one binary that speaks the Kubernetes API.
+#[derive(Debug, Parser)]
+#[command(name = "stead", version, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Where the cluster keeps its state
+    #[arg(long, global = true, value_name = "DIR", default_value = crate::place::DEFAULT_DATA_DIR)]
+    pub(crate) data_dir: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the cluster, or say that it already runs
+    Up(Up),
+    /// Stop the pods, each in its grace period, and the server; state and claims stay
+    Down,
+    /// Remove the cluster and all its data
+    Delete(Delete),
+    /// Show the server, the node and the pods; exits with 3 if the cluster is stopped
+    Status(Status),
+    /// Images that pods can run
+    #[command(subcommand)]
+    Image(Image),
+    /// Print the server's own log
+    Logs(Logs),
+    /// Print the version
+    Version,
+    /// Print a script that completes commands in a shell
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Serve the cluster, reporting on standard output; what `up` starts
+    #[command(hide = true)]
+    Serve(Serve),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Return when the node is Ready and leave the cluster running in the background
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Where the API listens on this machine [default: 127.0.0.1:6443, or the next free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The kubeconfig to write [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where the API listens on this machine
+    #[arg(long)]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// How to print
+    #[arg(long, short, value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+/// A form for programs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Output {
+    /// A JSON document.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Go on as the log grows
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only this many lines from the end
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Image {
+    /// Load images from a docker-archive or an OCI layout; `-` is standard input
+    Load {
+        /// The archive
+        #[arg(value_name = "FILE.tar")]
+        file: PathBuf,
+    },
+    /// List images
+    Ls {
+        /// How to print
+        #[arg(long, short, value_enum)]
+        output: Option<Output>,
+    },
+    /// Remove images
+    Rm {
+        /// Their names, or ids
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Pull an image from its registry
+    Pull {
+        /// Its name; `busybox:1.36` is `docker.io/library/busybox:1.36`
+        #[arg(value_name = "REF")]
+        reference: String,
+    },
+}

@@ -1,0 +1,108 @@
+//! `stead delete`: the cluster and its data are gone.
+
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use super::{down, print, up};
+use crate::cli;
+use crate::cluster::Cluster;
+use crate::kubeconfig;
+use crate::place::Place;
+use crate::progress::say;
+
+/// Deletes the cluster of a place.
+pub(super) fn delete(place: &Place, options: &cli::Delete) -> anyhow::Result<()> {
+    let Some(cluster) = Cluster::read(place)? else {
+        return print(&format!("There is no cluster in {}.", place.data().display()));
+    };
+    let claims = claims(place);
+    if !options.yes && !confirmed(place, &claims)? {
+        bail!("nothing was deleted");
+    }
+    let changing = up::change(place)?;
+    down::stop(place)?;
+    for path in &cluster.kubeconfigs {
+        // The data goes all the same: an entry that leads nowhere does no harm.
+        if let Err(error) = kubeconfig::remove_from(path, &place.name()) {
+            say(&format!("The entry {:?} is left in a kubeconfig: {error:#}", place.name()));
+        }
+    }
+    for part in place.parts() {
+        remove(&part).with_context(|| format!("remove {}", part.display()))?;
+    }
+    // Its own directory too, unless it is a mount point or someone else's things are in it.
+    let _ = fs::remove_dir(place.data());
+    drop(changing);
+    let _ = fs::remove_dir_all(place.run());
+    let _ = place.run().parent().map(fs::remove_dir);
+    print(&format!("The cluster {:?} is deleted.", place.name()))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The claims whose data will be lost: the directories of their volumes say whose they are.
+fn claims(place: &Place) -> Vec<String> {
+    let mut claims: Vec<String> = fs::read_dir(place.volumes())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| claim_of(&entry.file_name().to_string_lossy()))
+        .collect();
+    claims.sort();
+    claims
+}
+
+/// `pvc-<uid>_<namespace>_<claim>` is the directory of `<namespace>/<claim>`.
+fn claim_of(directory: &str) -> Option<String> {
+    let mut parts = directory.strip_prefix("pvc-")?.splitn(3, '_').skip(1);
+    Some(format!("{}/{}", parts.next()?, parts.next()?))
+}
+
+fn confirmed(place: &Place, claims: &[String]) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("this deletes the cluster {:?} and all its data; say so with --yes", place.name());
+    }
+    let mut out = io::stderr();
+    writeln!(out, "This deletes the cluster {:?} and all its data in {}.", place.name(), place.data().display())?;
+    if !claims.is_empty() {
+        writeln!(out, "The data of these claims will be lost:")?;
+        for claim in claims {
+            writeln!(out, "  {claim}")?;
+        }
+    }
+    write!(out, "Go on? [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::claim_of;
+
+    #[test]
+    fn a_volumes_directory_names_its_claim() {
+        for (directory, claim) in [
+            ("pvc-0a1b_default_data-web-0", Some("default/data-web-0")),
+            ("pvc-0a1b_ns_x_y", Some("ns/x_y")),
+            ("pvc-0a1b", None),
+            ("other_default_x", None),
+        ] {
+            assert_eq!(claim_of(directory).as_deref(), claim, "{directory}");
+        }
+    }
+}

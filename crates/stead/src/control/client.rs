@@ -1,0 +1,154 @@
+//! The commands' side of the control socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
+use http::{Method, Request, Response};
+use http_body_util::{BodyDataStream, BodyExt as _};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::net::UnixStream;
+use tokio_util::io::StreamReader;
+
+use super::{Failure, ImageRow, Named, PullLine, Status};
+use crate::place::Place;
+
+/// A connection to a running server.
+pub(crate) struct Control {
+    sender: http1::SendRequest<Body>,
+}
+
+impl Control {
+    /// Connects; `None` where no server runs.
+    pub(crate) async fn connect(place: &Place) -> anyhow::Result<Option<Control>> {
+        let path = place.socket();
+        let stream = match UnixStream::connect(&path).await {
+            Ok(stream) => stream,
+            Err(error) if is_nobody(&error) => return Ok(None),
+            Err(error) => return Err(error).with_context(|| at(&path)),
+        };
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(|| at(&path))?;
+        // It ends with the sender, or with this process.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(Some(Control { sender }))
+    }
+
+    /// How the cluster is.
+    pub(crate) async fn status(&mut self) -> anyhow::Result<Status> {
+        self.ask(Method::GET, "/status", Body::empty()).await
+    }
+
+    /// All images.
+    pub(crate) async fn images(&mut self) -> anyhow::Result<Vec<ImageRow>> {
+        self.ask(Method::GET, "/images", Body::empty()).await
+    }
+
+    /// Loads the images of an archive.
+    pub(crate) async fn load(
+        &mut self,
+        archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> anyhow::Result<Vec<ImageRow>> {
+        self.ask(Method::POST, "/images", Body::from_stream(archive)).await
+    }
+
+    /// Removes a name or an image.
+    pub(crate) async fn remove(&mut self, name: &str) -> anyhow::Result<()> {
+        self.send(Method::DELETE, "/images", named(name)?).await.map(drop)
+    }
+
+    /// Pulls an image; returns its id.
+    pub(crate) async fn pull(&mut self, name: &str, progress: impl Fn(u64, Option<u64>)) -> anyhow::Result<String> {
+        let answer = self.send(Method::POST, "/images/pull", named(name)?).await?;
+        let body = BodyDataStream::new(answer.into_body()).map_err(io::Error::other);
+        let mut lines = StreamReader::new(body).lines();
+        while let Some(line) = lines.next_line().await.context("hear from the server")? {
+            match serde_json::from_str(&line).context("understand the server")? {
+                PullLine::Progress { bytes, total } => progress(bytes, total),
+                PullLine::Done { id } => return Ok(id),
+                PullLine::Failed(why) => bail!("{why}"),
+            }
+        }
+        bail!("the server ended before the image was pulled")
+    }
+
+    /// Has the pods stopped and the server end, and waits until it has.
+    pub(crate) async fn down(&mut self) -> anyhow::Result<()> {
+        let pid = self.status().await?.server.pid;
+        // Opened before it is told: a number can be another process's a moment later.
+        let process = open_process(pid)?;
+        self.send(Method::POST, "/down", Body::empty()).await?;
+        tokio::task::spawn_blocking(move || wait(&process)).await?
+    }
+
+    async fn ask<T: DeserializeOwned>(&mut self, method: Method, path: &str, body: Body) -> anyhow::Result<T> {
+        let answer = self.send(method, path, body).await?;
+        let bytes = answer.into_body().collect().await.context("hear from the server")?.to_bytes();
+        serde_json::from_slice(&bytes).context("understand the server; is it of another version?")
+    }
+
+    async fn send(&mut self, method: Method, path: &str, body: Body) -> anyhow::Result<Response<Incoming>> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "stead")
+            .header("content-type", "application/json")
+            .body(body)?;
+        let answer = self.sender.send_request(request).await.context("speak with the server")?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let code = answer.status();
+        let bytes = answer.into_body().collect().await.context("hear from the server")?.to_bytes();
+        match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) => bail!("{}", failure.error),
+            Err(_) => bail!("the server answered {code}; is it of another version?"),
+        }
+    }
+}
+
+fn at(path: &Path) -> String {
+    format!("speak with the server at {}", path.display())
+}
+
+/// Nobody listens at a socket.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn named(name: &str) -> anyhow::Result<Body> {
+    json(&Named { name: name.to_owned() })
+}
+
+fn json(value: &impl Serialize) -> anyhow::Result<Body> {
+    Ok(Body::from(serde_json::to_vec(value)?))
+}
+
+fn open_process(pid: u32) -> anyhow::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the server has no process id")?;
+    pidfd_open(pid, PidfdFlags::empty()).context("follow the server's process")
+}
+
+/// Waits until a process has ended.
+fn wait(process: &OwnedFd) -> anyhow::Result<()> {
+    loop {
+        let mut polled = [PollFd::new(process, PollFlags::IN)];
+        match poll(&mut polled, None) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("wait for the server's end"),
+        }
+    }
+}

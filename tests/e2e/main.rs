@@ -1,0 +1,55 @@
+//! stead, end to end: what a user types, and what must come of it.
+
+mod commands;
+mod lifecycle;
+mod manifests;
+mod mistakes;
+mod network;
+mod pods;
+mod statefulsets;
+mod streams;
+mod updates;
+mod walk;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [
+        walk::TESTS,
+        statefulsets::TESTS,
+        updates::TESTS,
+        lifecycle::TESTS,
+        pods::TESTS,
+        streams::TESTS,
+        commands::TESTS,
+        network::TESTS,
+        mistakes::TESTS,
+    ];
+    stead_tests::main(tests.into_iter().flatten().copied().collect())
+}
+
+/// Tests with their names.
+type Tests = &'static [stead_tests::Test];
+
+/// Checks that `text` contains each of `parts`.
+fn check_contains(text: &str, parts: &[&str]) -> anyhow::Result<()> {
+    for part in parts {
+        anyhow::ensure!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    Ok(())
+}
+
+/// Is this pod Ready, in a change that was watched?
+fn is_ready(pod: &serde_json::Value) -> bool {
+    let conditions = pod
+        .pointer("/status/conditions")
+        .and_then(serde_json::Value::as_array);
+    conditions.into_iter().flatten().any(|condition| {
+        let is = |field, value| {
+            condition
+                .pointer(field)
+                .is_some_and(|found: &serde_json::Value| found == value)
+        };
+        is("/type", "Ready") && is("/status", "True")
+    })
+}

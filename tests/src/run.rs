@@ -1,0 +1,84 @@
+//! Running tests: each on a machine of its own, two at a time.
+
+use std::any::Any;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Trial};
+
+use crate::artifacts;
+use crate::cluster::Cluster;
+use crate::machine::Machine;
+
+/// A test: its name, and what to run.
+pub type Test = (&'static str, fn() -> Result<()>);
+
+/// The main function of a program of tests.
+pub fn main(tests: Vec<Test>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Clusters mostly wait, so more would go; but then times say little.
+    arguments.test_threads.get_or_insert(2);
+    let trials = tests.into_iter().map(|(name, test)| {
+        Trial::test(name, move || {
+            artifacts::check()
+                .and_then(|()| test())
+                .map_err(|error| format!("{error:#}").into())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    match artifacts::clean() {
+        Ok(()) => conclusion.exit_code(),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Runs a test on a new machine. At its end, the machine must be as it was at first.
+///
+/// # Errors
+/// The test's, with the state of the clusters that it left; or what was left behind.
+pub fn on_a_machine(test: impl FnOnce(&Machine) -> Result<()>) -> Result<()> {
+    let machine = Machine::new()?;
+    let result = catch_unwind(AssertUnwindSafe(|| test(&machine)))
+        .unwrap_or_else(|panic| Err(anyhow!("panicked: {}", said(&*panic))));
+    match result {
+        Ok(()) => machine.check_nothing_is_left(),
+        Err(error) => {
+            let mut text = format!("{error:#}\n");
+            let clusters = machine
+                .clusters
+                .lock()
+                .unwrap_or_else(|poison| poison.into_inner());
+            for place in clusters.iter() {
+                let name = place.data_dir.display();
+                let _ = write!(
+                    text,
+                    "\n##### the cluster {name}{}",
+                    Cluster::describe(&machine, place)
+                );
+            }
+            let processes = machine.processes().unwrap_or_default().join("\n");
+            let _ = write!(text, "\n##### the machine's processes\n{processes}\n");
+            Err(anyhow!(text))
+        }
+    }
+}
+
+/// Runs a test on a new cluster, which is deleted at the end and must leave nothing.
+///
+/// # Errors
+/// As [`on_a_machine`].
+pub fn on_a_cluster(test: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+    on_a_machine(|machine| {
+        let cluster = Cluster::new(machine, "data")?;
+        cluster.up()?;
+        test(&cluster)?;
+        cluster.delete()
+    })
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref().cloned()).unwrap_or_default()
+}
