@@ -50,10 +50,12 @@ fn ordered() -> Result<()> {
         }
         ensure!(made == ["web-0", "web-1", "web-2"], "{made:?}");
         for ordinal in 0..3 {
-            let labels = cluster.get(&format!("pod web-{ordinal}"))?["metadata"]["labels"].take();
+            let pod = format!("web-{ordinal}");
+            let labels = cluster.get(&format!("pod {pod}"))?["metadata"]["labels"].take();
+            let index = &labels["apps.kubernetes.io/pod-index"];
+            let name = &labels["statefulset.kubernetes.io/pod-name"];
             ensure!(
-                labels["apps.kubernetes.io/pod-index"] == ordinal.to_string()
-                    && labels["statefulset.kubernetes.io/pod-name"] == format!("web-{ordinal}"),
+                index == ordinal.to_string().as_str() && name == pod.as_str(),
                 "{labels}"
             );
         }

@@ -3,6 +3,9 @@
 //! Follows "Object Names and IDs", "Labels and Selectors" and `apimachinery`'s `validation`
 //! package. Each function returns all objections to a value; none means that it is well formed.
 
+/// A rule for names: all objections to one.
+pub type NameRule = fn(&str) -> Vec<String>;
+
 const SUBDOMAIN_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
 

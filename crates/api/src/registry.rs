@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::names::NameRule;
 use crate::object::Logic;
 use crate::schema::{self, TypeId};
 
@@ -46,7 +47,7 @@ pub struct Kind {
     /// Subresources; none is served that is not named here.
     pub subresources: &'static [Subresource],
     /// What its objects' names must look like.
-    pub name_rule: fn(&str) -> Vec<String>,
+    pub name_rule: NameRule,
     /// Updates without a resourceVersion are let through.
     pub unconditional_update: bool,
     /// A PUT to a name that is not there creates the object.

@@ -457,7 +457,9 @@ impl FieldSelector {
     pub fn renamed(self, name: impl Fn(&str) -> String) -> FieldSelector {
         let terms = self.terms.into_iter();
         FieldSelector {
-            terms: terms.map(|(field, equal, value)| (name(&field), equal, value)).collect(),
+            terms: terms
+                .map(|(field, equal, value)| (name(&field), equal, value))
+                .collect(),
         }
     }
 

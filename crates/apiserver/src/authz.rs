@@ -16,11 +16,21 @@ pub(crate) fn resource(identity: &Identity, verb: &str, path: &ResourcePath) -> 
     if is_system(identity) {
         return Ok(());
     }
-    let subresource = if path.subresource.is_empty() { String::new() } else { format!("/{}", path.subresource) };
-    let scope = if path.namespace.is_empty() {
+    let subresource = if path.subresource.is_empty() {
+        String::new()
+    } else {
+        format!("/{}", path.subresource)
+    };
+    // A namespace is within itself.
+    let namespace = if path.resource == "namespaces" {
+        &path.name
+    } else {
+        &path.namespace
+    };
+    let scope = if namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
-        format!("in the namespace {}", quote(&path.namespace))
+        format!("in the namespace {}", quote(namespace))
     };
     let why = format!(
         "User {} cannot {verb} resource {} in API group {} {scope}",
@@ -34,7 +44,9 @@ pub(crate) fn resource(identity: &Identity, verb: &str, path: &ResourcePath) -> 
 /// Checks a request for anything else.
 pub(crate) fn non_resource(identity: &Identity, method: &Method, path: &str) -> Result<(), ApiError> {
     let is_under = |prefix: &str| path == prefix || path.starts_with(&format!("{prefix}/"));
-    let public = ["/healthz", "/livez", "/readyz", "/version"].into_iter().any(is_under);
+    let public = ["/healthz", "/livez", "/readyz", "/version"]
+        .into_iter()
+        .any(is_under);
     let discovery = ["/api", "/apis", "/openapi"].into_iter().any(is_under);
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if is_system(identity) || (reads && (public || (discovery && identity.is_in(AUTHENTICATED)))) {
@@ -49,8 +61,15 @@ pub(crate) fn non_resource(identity: &Identity, method: &Method, path: &str) -> 
         Method::DELETE => "delete",
         _ => "options",
     };
-    let message = format!("forbidden: User {} cannot {verb} path {}", quote(&identity.name), quote(path));
-    Err(ApiError { details: Some(serde_json::json!({})), ..ApiError::new(403, "Forbidden", message) })
+    let message = format!(
+        "forbidden: User {} cannot {verb} path {}",
+        quote(&identity.name),
+        quote(path)
+    );
+    Err(ApiError {
+        details: Some(serde_json::json!({})),
+        ..ApiError::new(403, "Forbidden", message)
+    })
 }
 
 /// Checks that an identity may act as a user.
@@ -58,9 +77,15 @@ pub(crate) fn impersonate(identity: &Identity, user: &str) -> Result<(), ApiErro
     if is_system(identity) {
         return Ok(());
     }
-    let account = user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let account = user
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'));
     let (resource, name, scope) = match account {
-        Some((namespace, name)) => ("serviceaccounts", name, format!("in the namespace {}", quote(namespace))),
+        Some((namespace, name)) => (
+            "serviceaccounts",
+            name,
+            format!("in the namespace {}", quote(namespace)),
+        ),
         None => ("users", user, "at the cluster scope".to_owned()),
     };
     let why = format!(
@@ -74,5 +99,8 @@ pub(crate) fn impersonate(identity: &Identity, user: &str) -> Result<(), ApiErro
 fn is_system(identity: &Identity) -> bool {
     identity.is_in(MASTERS)
         || identity.is_in("system:nodes")
-        || matches!(identity.name.as_str(), "system:kube-scheduler" | "system:kube-controller-manager")
+        || matches!(
+            identity.name.as_str(),
+            "system:kube-scheduler" | "system:kube-controller-manager"
+        )
 }

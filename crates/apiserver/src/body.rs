@@ -25,13 +25,30 @@ pub(crate) struct Expected {
 impl Expected {
     /// The kind of a resource.
     pub(crate) fn of(kind: &registry::Kind) -> Expected {
-        Expected { group: kind.group, version: kind.version, kind: kind.kind, ty: kind.type_id() }
+        Expected {
+            group: kind.group,
+            version: kind.version,
+            kind: kind.kind,
+            ty: kind.type_id(),
+        }
     }
 
     /// A kind that is no resource of its own, such as a subresource's.
-    pub(crate) fn named(group: &'static str, version: &'static str, kind: &'static str, ty: &str) -> Expected {
-        let ty = builtin().find(ty).expect("the kinds of subresources are in the table");
-        Expected { group, version, kind, ty }
+    pub(crate) fn named(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        ty: &str,
+    ) -> Expected {
+        let ty = builtin()
+            .find(ty)
+            .expect("the kinds of subresources are in the table");
+        Expected {
+            group,
+            version,
+            kind,
+            ty,
+        }
     }
 
     fn api_version(&self) -> String {
@@ -47,7 +64,10 @@ impl Expected {
     }
 
     fn unrecognized(&self, why: &str) -> ApiError {
-        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {why}", self.kind))
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why}",
+            self.kind
+        ))
     }
 }
 
@@ -114,15 +134,22 @@ fn finish(
 
 /// The media type of a body, without its parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
-    let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let header = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    header
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// YAML as the JSON it stands for. Of keys that are there twice the last counts.
 pub(crate) fn yaml_to_json(body: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(body).map_err(|_| "invalid leading UTF-8 octet".to_owned())?;
-    let value: Value =
-        read_yaml(text, DuplicateKeyPolicy::LastWins).map_err(|error| yaml_error(&error))?;
+    let value: Value = read_yaml(text, DuplicateKeyPolicy::LastWins).map_err(|error| yaml_error(&error))?;
     Ok(value.to_string())
 }
 
@@ -133,8 +160,10 @@ fn read_yaml(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<Value, se
 /// What is wrong with a text that is no YAML, in the words of the Go library's.
 fn yaml_error(error: &serde_saphyr::Error) -> String {
     let shown = error.without_snippet().to_string();
-    // Ours begins with the place, as `error: line 1 column 5: `.
-    let why = shown.split_once("column ").and_then(|(_, rest)| rest.split_once(": ")).map_or(shown.as_str(), |(_, why)| why);
+    // Ours ends with the place, as ` at line 1, column 5`.
+    let why = shown
+        .rsplit_once(" at line ")
+        .map_or(shown.as_str(), |(why, _)| why);
     match error.location().map_or(0, |location| location.line()) {
         0 | 1 => why.to_owned(),
         line => format!("line {line}: {why}"),
@@ -142,14 +171,18 @@ fn yaml_error(error: &serde_saphyr::Error) -> String {
 }
 
 fn decode_yaml(body: &[u8], expected: &Expected) -> Result<schema::Decoded, ApiError> {
-    let json = yaml_to_json(body).map_err(|error| expected.unrecognized(&format!("yaml: {error} ({})", hex(body))))?;
+    let json = yaml_to_json(body)
+        .map_err(|error| expected.unrecognized(&format!("yaml: {error} ({})", hex(body))))?;
     let mut decoded = decode_json(json.as_bytes(), expected)?;
     let again = std::str::from_utf8(body).map(|text| read_yaml(text, DuplicateKeyPolicy::Error));
     if let Ok(Err(error)) = again
         && let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet()
     {
         let key = quote(key.as_deref().unwrap_or_default());
-        let why = format!("yaml: unmarshal errors:\n  line {}: key {key} already set in map", location.line());
+        let why = format!(
+            "yaml: unmarshal errors:\n  line {}: key {key} already set in map",
+            location.line()
+        );
         decoded.strict.insert(0, why);
     }
     Ok(decoded)
@@ -176,10 +209,19 @@ struct TypeMeta {
 
 /// Why a text cannot be asked for its kind, in Kubernetes' words.
 fn parse_error(body: &[u8]) -> Option<String> {
-    let shown = || if body.is_empty() { "<empty>".to_owned() } else { String::from_utf8_lossy(body).into_owned() };
+    let shown = || {
+        if body.is_empty() {
+            "<empty>".to_owned()
+        } else {
+            String::from_utf8_lossy(body).into_owned()
+        }
+    };
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
         let error = syntax_error(body).unwrap_or_else(|| error.to_string());
-        return Some(format!("couldn't get version/kind; json parse error: {error} ({})", shown()));
+        return Some(format!(
+            "couldn't get version/kind; json parse error: {error} ({})",
+            shown()
+        ));
     }
     let found = match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => "array",
@@ -214,7 +256,11 @@ fn check_kind(version: &str, kind: &str, expected: &Expected) -> Result<(), ApiE
             quote(&short(version)),
             expected.kind,
             short(version),
-            if expected.group.is_empty() { "core" } else { group_package(expected.group) },
+            if expected.group.is_empty() {
+                "core"
+            } else {
+                group_package(expected.group)
+            },
             expected.kind,
         ),
         None => format!(

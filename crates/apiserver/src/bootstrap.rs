@@ -42,8 +42,13 @@ impl ApiServer {
             self.ensure("/api/v1/namespaces", name, namespace, false).await?;
         }
         let endpoint = &addresses.endpoint;
-        self.ensure("/api/v1/namespaces/default/services", "kubernetes", kubernetes_service(addresses), false)
-            .await?;
+        self.ensure(
+            "/api/v1/namespaces/default/services",
+            "kubernetes",
+            kubernetes_service(addresses),
+            false,
+        )
+        .await?;
         let endpoints = json!({
             "apiVersion": "v1",
             "kind": "Endpoints",
@@ -53,7 +58,13 @@ impl ApiServer {
                 "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
             }],
         });
-        self.ensure("/api/v1/namespaces/default/endpoints", "kubernetes", endpoints, true).await?;
+        self.ensure(
+            "/api/v1/namespaces/default/endpoints",
+            "kubernetes",
+            endpoints,
+            true,
+        )
+        .await?;
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
@@ -62,9 +73,20 @@ impl ApiServer {
             "endpoints": [{"addresses": [endpoint.ip()], "conditions": {"ready": true}}],
             "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
         });
-        self.ensure("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", "kubernetes", slice, true)
-            .await?;
-        self.ensure("/api/v1/namespaces/kube-system/services", "kube-dns", dns_service(addresses), false).await
+        self.ensure(
+            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+            "kubernetes",
+            slice,
+            true,
+        )
+        .await?;
+        self.ensure(
+            "/api/v1/namespaces/kube-system/services",
+            "kube-dns",
+            dns_service(addresses),
+            false,
+        )
+        .await
     }
 
     /// Keeps house until the server is closed.
@@ -73,8 +95,17 @@ impl ApiServer {
     }
 
     /// Creates an object that is not there; where it is and `update` says so, makes it like this.
-    async fn ensure(&self, path: &str, name: &str, object: Value, update: bool) -> Result<(), BootstrapError> {
-        let failed = |message: String| BootstrapError { what: format!("{path}/{name}"), message };
+    async fn ensure(
+        &self,
+        path: &str,
+        name: &str,
+        object: Value,
+        update: bool,
+    ) -> Result<(), BootstrapError> {
+        let failed = |message: String| BootstrapError {
+            what: format!("{path}/{name}"),
+            message,
+        };
         let own = format!("{path}/{name}");
         let (found, _) = self.call(Method::GET, &own, &Value::Null).await.map_err(failed)?;
         let (method, path) = match found {
@@ -83,7 +114,11 @@ impl ApiServer {
             _ => return Ok(()),
         };
         let (status, body) = self.call(method, path, &object).await.map_err(failed)?;
-        if status.is_success() { Ok(()) } else { Err(failed(body)) }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(failed(body))
+        }
     }
 
     async fn call(&self, method: Method, path: &str, object: &Value) -> Result<(StatusCode, String), String> {
@@ -93,11 +128,22 @@ impl ApiServer {
             .header("content-type", "application/json")
             .body(Body::from(object.to_string()))
             .map_err(|error| error.to_string())?;
-        request.extensions_mut().insert(Identity::new("system:apiserver", [MASTERS]));
+        request
+            .extensions_mut()
+            .insert(Identity::new("system:apiserver", [MASTERS]));
         // A router's error type has no values.
-        let response = self.router().oneshot(request).await.map_err(|error| error.to_string())?;
+        let response = self
+            .router()
+            .oneshot(request)
+            .await
+            .map_err(|error| error.to_string())?;
         let status = response.status();
-        let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }

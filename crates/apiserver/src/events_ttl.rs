@@ -27,7 +27,9 @@ impl Inner {
     }
 
     async fn expire_events_at(&self, now: Timestamp) {
-        let Some(kind) = self.registry.resource("", "v1", "events") else { return };
+        let Some(kind) = self.registry.resource("", "v1", "events") else {
+            return;
+        };
         let snapshot = self.store.snapshot();
         let prefix = key::prefix(kind, "");
         for (event_key, entry) in snapshot.prefix(&prefix) {
@@ -50,7 +52,11 @@ fn is_old(event: &serde_json::Value, now: Timestamp) -> bool {
         event["eventTime"].as_str(),
         Some(meta::text(event, "creationTimestamp")),
     ];
-    let last = times.into_iter().flatten().filter_map(|time| time.parse::<Timestamp>().ok()).max();
+    let last = times
+        .into_iter()
+        .flatten()
+        .filter_map(|time| time.parse::<Timestamp>().ok())
+        .max();
     last.is_some_and(|last| now.as_second() - last.as_second() > TTL_SECONDS)
 }
 
@@ -63,10 +69,12 @@ mod tests {
     #[test]
     fn an_event_ages_from_its_last_occurrence() {
         let now: Timestamp = "2026-01-01T02:00:00Z".parse().expect("a time");
-        let event = |last: &str| json!({
-            "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
-            "lastTimestamp": last,
-        });
+        let event = |last: &str| {
+            json!({
+                "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+                "lastTimestamp": last,
+            })
+        };
         assert!(is_old(&event("2026-01-01T00:30:00Z"), now));
         assert!(!is_old(&event("2026-01-01T01:30:00Z"), now));
         assert!(!is_old(&json!({}), now));

@@ -23,7 +23,11 @@ impl Identity {
     pub fn new(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Identity {
         let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
         groups.push(AUTHENTICATED.to_owned());
-        Identity { name: name.into(), uid: String::new(), groups }
+        Identity {
+            name: name.into(),
+            uid: String::new(),
+            groups,
+        }
     }
 
     /// Someone without credentials.
@@ -37,7 +41,10 @@ impl Identity {
 
     /// A service account.
     pub fn service_account(namespace: &str, name: &str, uid: &str) -> Identity {
-        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        let groups = [
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ];
         Identity {
             uid: uid.to_owned(),
             ..Identity::new(format!("system:serviceaccount:{namespace}:{name}"), groups)

@@ -71,7 +71,9 @@ async fn connection(
         Err(_) => return,
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let identity = certificates.and_then(|chain| chain.first()).and_then(|leaf| authn::of_certificate(leaf));
+    let identity = certificates
+        .and_then(|chain| chain.first())
+        .and_then(|leaf| authn::of_certificate(leaf));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         if let Some(identity) = &identity {
@@ -80,8 +82,14 @@ async fn connection(
         router.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {

@@ -30,7 +30,11 @@ impl Metrics {
 
     /// All of it as text.
     pub(crate) fn render(&self, store: &stead_store::Metrics) -> String {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let requests = self
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mut text = String::new();
         let mut family = |name: &str, help: &str, samples: Vec<(String, f64)>| {
             // Writing to a String cannot fail.
@@ -42,22 +46,52 @@ impl Metrics {
         let by_request = |value: fn(&Series) -> f64| {
             requests
                 .iter()
-                .map(|((method, code), series)| (format!("{{verb=\"{method}\",code=\"{code}\"}}"), value(series)))
+                .map(|((method, code), series)| {
+                    (format!("{{verb=\"{method}\",code=\"{code}\"}}"), value(series))
+                })
                 .collect()
         };
-        family("apiserver_request_total", "Requests answered.", by_request(|series| series.count as f64));
+        family(
+            "apiserver_request_total",
+            "Requests answered.",
+            by_request(|series| series.count as f64),
+        );
         family(
             "apiserver_request_seconds_total",
             "Time until the answer began.",
             by_request(|series| series.seconds),
         );
         for (name, help, value) in [
-            ("stead_store_commits_total", "Transactions committed.", store.commits as f64),
-            ("stead_store_batches_total", "Batches that shared one sync.", store.batches as f64),
-            ("stead_store_conflicts_total", "Transactions whose condition did not hold.", store.conflicts as f64),
-            ("stead_store_failures_total", "Transactions that could not be written.", store.failures as f64),
-            ("stead_store_log_bytes_total", "Bytes written to the log.", store.log_bytes as f64),
-            ("stead_store_log_seconds_total", "Time spent writing and syncing.", store.log_time.as_secs_f64()),
+            (
+                "stead_store_commits_total",
+                "Transactions committed.",
+                store.commits as f64,
+            ),
+            (
+                "stead_store_batches_total",
+                "Batches that shared one sync.",
+                store.batches as f64,
+            ),
+            (
+                "stead_store_conflicts_total",
+                "Transactions whose condition did not hold.",
+                store.conflicts as f64,
+            ),
+            (
+                "stead_store_failures_total",
+                "Transactions that could not be written.",
+                store.failures as f64,
+            ),
+            (
+                "stead_store_log_bytes_total",
+                "Bytes written to the log.",
+                store.log_bytes as f64,
+            ),
+            (
+                "stead_store_log_seconds_total",
+                "Time spent writing and syncing.",
+                store.log_time.as_secs_f64(),
+            ),
         ] {
             family(name, help, vec![(String::new(), value)]);
         }

@@ -33,7 +33,10 @@ pub struct NodeClient {
 impl NodeClient {
     /// `tls` holds the server's client certificate and the CA of the nodes' certificates.
     pub fn new(tls: ClientConfig) -> NodeClient {
-        NodeClient { tls: TlsConnector::from(Arc::new(tls)), tasks: TaskTracker::new() }
+        NodeClient {
+            tls: TlsConnector::from(Arc::new(tls)),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Passes a request on to a node. `uri` is the path and query there. Streams end when
@@ -87,8 +90,9 @@ impl NodeClient {
             .connect(ServerName::IpAddress(node.ip().into()), stream)
             .await
             .map_err(|error| failed(&error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(&error))?;
         let shutdown = shutdown.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -105,7 +109,11 @@ impl NodeClient {
 }
 
 fn outgoing(node: SocketAddr, uri: &str, parts: &Parts, body: Body) -> Result<Request<Body>, ApiError> {
-    let mut request = Request::builder().method(parts.method.clone()).uri(uri).body(body).map_err(ApiError::internal)?;
+    let mut request = Request::builder()
+        .method(parts.method.clone())
+        .uri(uri)
+        .body(body)
+        .map_err(ApiError::internal)?;
     *request.headers_mut() = parts.headers.clone();
     // The server speaks to the node with its own certificate.
     request.headers_mut().remove(AUTHORIZATION);
@@ -120,7 +128,9 @@ async fn carry(client: OnUpgrade, node: OnUpgrade) {
     let sides: Result<(Upgraded, Upgraded), hyper::Error> = async { Ok((client.await?, node.await?)) }.await;
     let result = match sides {
         Ok((client, node)) => {
-            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(node)).await.map(|_| ())
+            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(node))
+                .await
+                .map(|_| ())
         }
         Err(error) => Err(std::io::Error::other(error)),
     };

@@ -15,6 +15,8 @@ use crate::server::{Inner, no_such_resource};
 /// Checks that `/livez/NAME` and its like answer to.
 const HEALTH_CHECKS: [&str; 3] = ["ping", "log", "etcd"];
 
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 pub(crate) fn serve(
     server: &Inner,
     headers: &HeaderMap,
@@ -42,7 +44,9 @@ pub(crate) fn serve(
             Some(version) => Ok(aggregated(server, false, version)),
             None => json(discovery::group_list(registry)),
         },
-        ["api", version] => json(discovery::resource_list(registry, "", version).ok_or_else(no_such_resource)?),
+        ["api", version] => {
+            json(discovery::resource_list(registry, "", version).ok_or_else(no_such_resource)?)
+        }
         ["apis", group] => match discovery::group(registry, group) {
             Some(group) => json(group),
             None => Ok(not_found()),
@@ -50,6 +54,7 @@ pub(crate) fn serve(
         ["apis", group, version] => {
             json(discovery::resource_list(registry, group, version).ok_or_else(no_such_resource)?)
         }
+        ["openapi", "v2"] => Ok(openapi_v2(headers)),
         ["openapi", "v3"] => json(openapi::root(registry)),
         ["openapi", "v3", ref rest @ ..] => Ok(openapi_document(server, &rest.join("/"), query)),
         _ => Ok(not_found()),
@@ -58,6 +63,18 @@ pub(crate) fn serve(
 
 fn not_found() -> Response {
     respond::text(404, "404 page not found\n")
+}
+
+/// The document of OpenAPI v2, as protobuf where that is asked for.
+fn openapi_v2(headers: &HeaderMap) -> Response {
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if accept.contains("com.github.proto-openapi.spec.v2") {
+        return respond::bytes(200, OPENAPI_V2_PROTOBUF, openapi::v2_protobuf());
+    }
+    respond::json_bytes(200, openapi::v2().to_string())
 }
 
 /// An OpenAPI document. Under a URL with its hash it never changes, and a client may keep it; one
@@ -72,13 +89,27 @@ fn openapi_document(server: &Inner, path: &str, query: &Query) -> Response {
     let current = openapi::current_url(server.registry, path).unwrap_or_default();
     let (mut response, headers) = if current.ends_with(&format!("?hash={hash}")) {
         let response = respond::json_bytes(200, document.to_string());
-        (response, [("cache-control", "public, immutable".to_owned()), ("etag", format!("\"{hash}\""))])
+        (
+            response,
+            [
+                ("cache-control", "public, immutable".to_owned()),
+                ("etag", format!("\"{hash}\"")),
+            ],
+        )
     } else {
-        (respond::text(301, ""), [("cache-control", "no-cache, private".to_owned()), ("location", current)])
+        (
+            respond::text(301, ""),
+            [
+                ("cache-control", "no-cache, private".to_owned()),
+                ("location", current),
+            ],
+        )
     };
     for (name, value) in headers {
         if let Ok(value) = http::HeaderValue::from_str(&value) {
-            response.headers_mut().insert(http::HeaderName::from_static(name), value);
+            response
+                .headers_mut()
+                .insert(http::HeaderName::from_static(name), value);
         }
     }
     response
@@ -103,11 +134,15 @@ fn version(own: &str) -> Value {
 /// The version of aggregated discovery that a client asks for before anything else.
 fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
     let accept = headers.get(ACCEPT)?.to_str().ok()?;
-    let first = accept.split(',').find(|clause| clause.contains("application/json"))?;
+    let first = accept
+        .split(',')
+        .find(|clause| clause.contains("application/json"))?;
     if !(first.contains("g=apidiscovery.k8s.io") && first.contains("as=APIGroupDiscoveryList")) {
         return None;
     }
-    ["v2", "v2beta1"].into_iter().find(|version| first.split(';').any(|part| part.trim() == format!("v={version}")))
+    ["v2", "v2beta1"]
+        .into_iter()
+        .find(|version| first.split(';').any(|part| part.trim() == format!("v={version}")))
 }
 
 fn aggregated(server: &Inner, core: bool, version: &'static str) -> Response {
@@ -118,7 +153,11 @@ fn aggregated(server: &Inner, core: bool, version: &'static str) -> Response {
     let mut response = respond::json_bytes(200, body);
     let headers = response.headers_mut();
     let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-    for (name, value) in [("content-type", media), ("etag", format!("\"{tag}\"")), ("vary", "Accept".to_owned())] {
+    for (name, value) in [
+        ("content-type", media),
+        ("etag", format!("\"{tag}\"")),
+        ("vary", "Accept".to_owned()),
+    ] {
         if let Ok(value) = http::HeaderValue::from_str(&value) {
             headers.insert(http::HeaderName::from_static(name), value);
         }

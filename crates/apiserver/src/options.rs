@@ -48,12 +48,19 @@ impl WriteOptions {
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.not_supported(&Path::new("fieldValidation"), other, &["", "Ignore", "Strict", "Warn"]);
+                errors.not_supported(
+                    &Path::new("fieldValidation"),
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                );
                 FieldValidation::Warn
             }
         };
         checked(kind, &errors)?;
-        Ok(WriteOptions { dry_run, field_validation })
+        Ok(WriteOptions {
+            dry_run,
+            field_validation,
+        })
     }
 }
 
@@ -67,7 +74,11 @@ fn parse_dry_run(values: &[&str], errors: &mut Errors) -> bool {
 }
 
 fn checked(kind: &str, errors: &Errors) -> Result<(), ApiError> {
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", kind, "", errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid("meta.k8s.io", kind, "", errors))
+    }
 }
 
 /// What becomes of an object's dependents.
@@ -102,14 +113,23 @@ impl DeleteOptions {
             None => options_of(query)?,
         };
         let mut errors = Errors::new();
-        let dry_run: Vec<_> = body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let dry_run: Vec<_> = body["dryRun"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let dry_run = parse_dry_run(&dry_run, &mut errors);
         let path = Path::new("propagationPolicy");
         let policy = body["propagationPolicy"].as_str();
         let orphan = body["orphanDependents"].as_bool();
         let propagation = match (policy, orphan) {
             (Some(policy), Some(_)) => {
-                errors.invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set");
+                errors.invalid(
+                    &path,
+                    policy,
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
                 None
             }
             (None, None) => None,
@@ -220,8 +240,12 @@ impl ListOptions {
             .and_then(|seconds| u64::try_from(seconds).ok())
             .filter(|seconds| *seconds > 0)
             .map(Duration::from_secs);
-        let limit = number(query, "limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0);
-        let initial_events = query.text("sendInitialEvents").map(|_| query.is_true("sendInitialEvents"));
+        let limit = number(query, "limit")?
+            .and_then(|limit| usize::try_from(limit).ok())
+            .unwrap_or(0);
+        let initial_events = query
+            .text("sendInitialEvents")
+            .map(|_| query.is_true("sendInitialEvents"));
         check_version_match(query, watch, initial_events)?;
         Ok(ListOptions {
             labels,
@@ -261,7 +285,10 @@ fn check_version_match(query: &Query, watch: bool, initial_events: Option<bool>)
         if initial_events.is_some() {
             let mut errors = Errors::new();
             let path = Path::new("resourceVersionMatch");
-            errors.forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            errors.forbidden(
+                &path,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            );
             return checked("ListOptions", &errors);
         }
         return Ok(());
@@ -270,21 +297,35 @@ fn check_version_match(query: &Query, watch: bool, initial_events: Option<bool>)
     let path = Path::new("resourceVersionMatch");
     let version = query.get("resourceVersion").unwrap_or_default();
     if watch && initial_events.is_none() {
-        errors.forbidden(&path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        errors.forbidden(
+            &path,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
     } else if version.is_empty() && !watch {
-        errors.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        errors.forbidden(
+            &path,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        );
     } else if query.text("continue").is_some() {
-        errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
+        errors.forbidden(
+            &path,
+            "resourceVersionMatch is forbidden when continue is provided",
+        );
     } else if !matches!(wanted, "Exact" | "NotOlderThan") {
         errors.not_supported(&path, wanted, &["Exact", "NotOlderThan", ""]);
     } else if wanted == "Exact" && version == "0" {
-        errors.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        errors.forbidden(
+            &path,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        );
     }
     checked("ListOptions", &errors)
 }
 
 fn parse_version(query: &Query) -> Result<Version, ApiError> {
-    let Some(text) = query.text("resourceVersion") else { return Ok(Version::Latest) };
+    let Some(text) = query.text("resourceVersion") else {
+        return Ok(Version::Latest);
+    };
     let number = text.parse::<u64>().map_err(|_| {
         ApiError::new(
             500,
@@ -298,7 +339,11 @@ fn parse_version(query: &Query) -> Result<Version, ApiError> {
     })?;
     let exact = query.get("resourceVersionMatch") == Some("Exact");
     let revision = Revision::new(number);
-    Ok(if exact { Version::Exact(revision) } else { Version::NotOlderThan(revision) })
+    Ok(if exact {
+        Version::Exact(revision)
+    } else {
+        Version::NotOlderThan(revision)
+    })
 }
 
 fn number(query: &Query, key: &str) -> Result<Option<i64>, ApiError> {
@@ -306,7 +351,10 @@ fn number(query: &Query, key: &str) -> Result<Option<i64>, ApiError> {
         .text(key)
         .map(|text| {
             text.parse().map_err(|_| {
-                ApiError::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", quote(text)))
+                ApiError::bad_request(format!(
+                    "strconv.ParseInt: parsing {}: invalid syntax",
+                    quote(text)
+                ))
             })
         })
         .transpose()
@@ -324,7 +372,10 @@ mod tests {
         assert_eq!((options.grace_period_seconds, options.dry_run), (Some(5), true));
         let body = serde_json::json!({"preconditions": {"uid": "u"}});
         let options = DeleteOptions::parse(&query, Some(body)).expect("options");
-        assert_eq!((options.uid.as_deref(), options.propagation, options.dry_run), (Some("u"), None, false));
+        assert_eq!(
+            (options.uid.as_deref(), options.propagation, options.dry_run),
+            (Some("u"), None, false)
+        );
     }
 
     #[test]
@@ -332,8 +383,19 @@ mod tests {
         let body = serde_json::json!({"propagationPolicy": "Orphan", "orphanDependents": true});
         let error = DeleteOptions::parse(&Query::default(), Some(body)).expect_err("both are set");
         assert_eq!(error.code, 422);
-        assert!(error.message.ends_with("orphanDependents and deletionPropagation cannot be both set"));
-        let error = WriteOptions::parse(&Query::parse(Some("dryRun=Some")), "CreateOptions").expect_err("no such");
-        assert!(error.message.contains("dryRun: Unsupported value: []string{\"Some\"}"), "{}", error.message);
+        assert!(
+            error
+                .message
+                .ends_with("orphanDependents and deletionPropagation cannot be both set")
+        );
+        let error =
+            WriteOptions::parse(&Query::parse(Some("dryRun=Some")), "CreateOptions").expect_err("no such");
+        assert!(
+            error
+                .message
+                .contains("dryRun: Unsupported value: []string{\"Some\"}"),
+            "{}",
+            error.message
+        );
     }
 }

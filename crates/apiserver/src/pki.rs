@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -85,7 +85,11 @@ impl Pki {
     pub fn open(dir: &Path) -> Result<Pki, PkiError> {
         let (ca_path, key_path, token_path) = (dir.join("ca.crt"), dir.join("ca.key"), dir.join("sa.key"));
         if !ca_path.exists() {
-            fs::create_dir_all(dir).map_err(|source| PkiError::File { action: "make", path: dir.into(), source })?;
+            fs::create_dir_all(dir).map_err(|source| PkiError::File {
+                action: "make",
+                path: dir.into(),
+                source,
+            })?;
             let key = KeyPair::generate()?;
             let certificate = ca_params()?.self_signed(&key)?;
             write_private(&token_path, &KeyPair::generate()?.serialize_pem())?;
@@ -94,14 +98,23 @@ impl Pki {
             write_private(&ca_path, &certificate.pem())?;
         }
         let ca_pem = read(&ca_path)?;
-        let damaged = |path: &Path, why: String| PkiError::Damaged { path: path.into(), why };
+        let damaged = |path: &Path, why: String| PkiError::Damaged {
+            path: path.into(),
+            why,
+        };
         let ca_der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
             .map_err(|error| damaged(&ca_path, error.to_string()))?;
-        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| damaged(&key_path, error.to_string()))?;
-        let token_key =
-            KeyPair::from_pem(&read(&token_path)?).map_err(|error| damaged(&token_path, error.to_string()))?;
+        let key =
+            KeyPair::from_pem(&read(&key_path)?).map_err(|error| damaged(&key_path, error.to_string()))?;
+        let token_key = KeyPair::from_pem(&read(&token_path)?)
+            .map_err(|error| damaged(&token_path, error.to_string()))?;
         let issuer = Issuer::new(ca_params()?, key);
-        Ok(Pki { ca_pem, ca_der, issuer, token_key: token_key.serialize_der() })
+        Ok(Pki {
+            ca_pem,
+            ca_der,
+            issuer,
+            token_key: token_key.serialize_der(),
+        })
     }
 
     /// The CA's certificate, PEM.
@@ -121,7 +134,10 @@ impl Pki {
 
     /// A certificate for a server that is reached under these names and addresses.
     pub fn server(&self, name: &str, names: &[String], addresses: &[IpAddr]) -> Result<Leaf, PkiError> {
-        let mut sans = addresses.iter().map(|address| SanType::IpAddress(*address)).collect::<Vec<_>>();
+        let mut sans = addresses
+            .iter()
+            .map(|address| SanType::IpAddress(*address))
+            .collect::<Vec<_>>();
         for name in names {
             sans.push(SanType::DnsName(name.as_str().try_into()?));
         }
@@ -140,7 +156,11 @@ impl Pki {
             [] => {}
             // A further one would take its place.
             [group] => params.distinguished_name.push(DnType::OrganizationName, *group),
-            _ => return Err(PkiError::ManyGroups { name: name.to_owned() }),
+            _ => {
+                return Err(PkiError::ManyGroups {
+                    name: name.to_owned(),
+                });
+            }
         }
         params.subject_alt_names = sans;
         params.extended_key_usages = vec![usage];
@@ -152,7 +172,8 @@ impl Pki {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
             certificate: certificate.der().clone(),
-            key: PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| PkiError::Verifier(why.to_owned()))?,
+            key: PrivateKeyDer::try_from(key.serialize_der())
+                .map_err(|why| PkiError::Verifier(why.to_owned()))?,
         })
     }
 
@@ -172,7 +193,10 @@ impl Pki {
         let mut config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![leaf.certificate.clone()], leaf.key.clone_key())?;
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|protocol| protocol.as_bytes().to_vec())
+            .collect();
         Ok(config)
     }
 
@@ -194,7 +218,11 @@ fn params(name: &str) -> Result<CertificateParams, PkiError> {
     let from = date(now.saturating_sub(48.hours()).unwrap_or(now));
     let ymd = |date: jiff::civil::Date, years: i16| {
         // The 28th is in every month of every year.
-        date_time_ymd(i32::from(date.year() + years), date.month().unsigned_abs(), date.day().min(28).unsigned_abs())
+        date_time_ymd(
+            i32::from(date.year() + years),
+            date.month().unsigned_abs(),
+            date.day().min(28).unsigned_abs(),
+        )
     };
     params.not_before = ymd(from, 0);
     params.not_after = ymd(from, YEARS);
@@ -204,25 +232,40 @@ fn params(name: &str) -> Result<CertificateParams, PkiError> {
 fn ca_params() -> Result<CertificateParams, PkiError> {
     let mut params = params("stead")?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
     Ok(params)
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|source| PkiError::File { action: "read", path: path.into(), source })
+    fs::read_to_string(path).map_err(|source| PkiError::File {
+        action: "read",
+        path: path.into(),
+        source,
+    })
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let aside = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&aside, path)
     };
-    write().map_err(|source| PkiError::File { action: "write", path: path.into(), source })
+    write().map_err(|source| PkiError::File {
+        action: "write",
+        path: path.into(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -240,7 +283,10 @@ mod tests {
         assert_eq!(first.ca_pem(), again.ca_pem());
         assert_eq!(first.token_key(), again.token_key());
         for file in ["ca.key", "sa.key"] {
-            let mode = fs::metadata(dir.path().join(file)).expect("the key").permissions().mode();
+            let mode = fs::metadata(dir.path().join(file))
+                .expect("the key")
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }
@@ -249,7 +295,9 @@ mod tests {
     fn a_clients_certificate_names_user_and_group() {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Pki::open(dir.path()).expect("certificates");
-        let leaf = pki.client("kubernetes-admin", &["system:masters"]).expect("a certificate");
+        let leaf = pki
+            .client("kubernetes-admin", &["system:masters"])
+            .expect("a certificate");
         let identity = of_certificate(&leaf.certificate).expect("an identity");
         assert_eq!(identity.name, "kubernetes-admin");
         assert!(identity.is_in("system:masters"));

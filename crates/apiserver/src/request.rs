@@ -34,9 +34,14 @@ pub(crate) struct ResourcePath {
 impl Target {
     /// Reads a path.
     pub(crate) fn parse(path: &str) -> Target {
-        let segments: Option<Vec<String>> =
-            path.split('/').filter(|segment| !segment.is_empty()).map(percent_decode).collect();
-        let Some(segments) = segments else { return Target::Other(path.to_owned()) };
+        let segments: Option<Vec<String>> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(percent_decode)
+            .collect();
+        let Some(segments) = segments else {
+            return Target::Other(path.to_owned());
+        };
         let mut segments = segments.into_iter();
         let mut next = || segments.next().unwrap_or_default();
         let (group, version) = match next().as_str() {
@@ -60,7 +65,15 @@ impl Target {
             subresource = next();
         }
         let rest = segments.collect();
-        Target::Resource(ResourcePath { group, version, resource, namespace, name, subresource, rest })
+        Target::Resource(ResourcePath {
+            group,
+            version,
+            resource,
+            namespace,
+            name,
+            subresource,
+            rest,
+        })
     }
 }
 
@@ -131,7 +144,10 @@ impl Query {
 
     /// The first value of a parameter.
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Its first value, unless that is empty.
@@ -141,12 +157,17 @@ impl Query {
 
     /// All values of a parameter.
     pub(crate) fn all(&self, key: &str) -> Vec<&str> {
-        self.0.iter().filter(|(name, _)| name == key).map(|(_, value)| value.as_str()).collect()
+        self.0
+            .iter()
+            .filter(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 
     /// A flag: given, and neither `0` nor `false`.
     pub(crate) fn is_true(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|value| !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F"))
+        self.get(key)
+            .is_some_and(|value| !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F"))
     }
 }
 
@@ -186,11 +207,20 @@ mod tests {
         for (path, [group, version, kind, namespace, name, subresource]) in [
             ("/api/v1/pods", ["", "v1", "pods", "", "", ""]),
             ("/api/v1/namespaces/a/pods/b", ["", "v1", "pods", "a", "b", ""]),
-            ("/apis/apps/v1/namespaces/a/statefulsets/b/scale", ["apps", "v1", "statefulsets", "a", "b", "scale"]),
+            (
+                "/apis/apps/v1/namespaces/a/statefulsets/b/scale",
+                ["apps", "v1", "statefulsets", "a", "b", "scale"],
+            ),
             ("/api/v1/namespaces", ["", "v1", "namespaces", "", "", ""]),
             ("/api/v1/namespaces/a", ["", "v1", "namespaces", "", "a", ""]),
-            ("/api/v1/namespaces/a/finalize", ["", "v1", "namespaces", "", "a", "finalize"]),
-            ("/api/v1/nodes/n%2Fx/proxy/metrics", ["", "v1", "nodes", "", "n/x", "proxy"]),
+            (
+                "/api/v1/namespaces/a/finalize",
+                ["", "v1", "namespaces", "", "a", "finalize"],
+            ),
+            (
+                "/api/v1/nodes/n%2Fx/proxy/metrics",
+                ["", "v1", "nodes", "", "n/x", "proxy"],
+            ),
         ] {
             let found = resource(path);
             let expected = ResourcePath {
@@ -209,7 +239,15 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_resources() {
-        for path in ["/version", "/api", "/api/v1", "/apis/apps/v1", "/", "/openapi/v3", "/api/v1/pods/%zz"] {
+        for path in [
+            "/version",
+            "/api",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/",
+            "/openapi/v3",
+            "/api/v1/pods/%zz",
+        ] {
             assert_eq!(Target::parse(path), Target::Other(path.to_owned()));
         }
     }
@@ -223,7 +261,10 @@ mod tests {
         assert_eq!(verb(Method::GET, "/api/v1/pods", "watch=1"), Some(Verb::Watch));
         assert_eq!(verb(Method::GET, "/api/v1/pods", "watch=false"), Some(Verb::List));
         assert_eq!(verb(Method::GET, "/api/v1/nodes/a", "watch=1"), Some(Verb::Get));
-        assert_eq!(verb(Method::DELETE, "/api/v1/pods", ""), Some(Verb::DeleteCollection));
+        assert_eq!(
+            verb(Method::DELETE, "/api/v1/pods", ""),
+            Some(Verb::DeleteCollection)
+        );
         assert_eq!(verb(Method::OPTIONS, "/api/v1/pods", ""), None);
     }
 

@@ -2,7 +2,9 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, WARNING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, WARNING, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Response, StatusCode};
 use serde_json::Value;
 use stead_api::error::ApiError;
@@ -45,7 +47,10 @@ pub(crate) struct Accepted {
 impl Accepted {
     /// The best of what a request's `Accept` header names.
     pub(crate) fn parse(headers: &HeaderMap, query: &Query, collection: bool) -> Result<Accepted, ApiError> {
-        let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+        let header = headers
+            .get(ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("*/*");
         let pretty = query.is_true("pretty");
         let include = match query.get("includeObject").unwrap_or_default() {
             "None" => Ok(Include::None),
@@ -60,12 +65,20 @@ impl Accepted {
             let mut parts = clause.split(';').map(str::trim);
             let media = parts.next().unwrap_or_default();
             let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-            let parameter =
-                |key: &str| parameters.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+            let parameter = |key: &str| {
+                parameters
+                    .iter()
+                    .find(|(name, _)| *name == key)
+                    .map(|(_, value)| *value)
+            };
             let encoding = match media {
                 "" | "*/*" | "application/*" | "application/json" => {
                     let wanted = parameter("pretty").is_some_and(|value| value != "0" && value != "false");
-                    if pretty || wanted { Encoding::PrettyJson } else { Encoding::Json }
+                    if pretty || wanted {
+                        Encoding::PrettyJson
+                    } else {
+                        Encoding::Json
+                    }
                 }
                 "application/yaml" => Encoding::Yaml,
                 _ => continue,
@@ -111,6 +124,11 @@ pub(crate) fn json_bytes(status: u16, body: impl Into<Bytes>) -> Response<Body> 
     with_headers(status, "application/json", Body::from(body.into()))
 }
 
+/// Bytes of a media type.
+pub(crate) fn bytes(status: u16, media_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    with_headers(status, media_type, Body::from(body.into()))
+}
+
 /// JSON text that comes piece by piece.
 pub(crate) fn json_stream(body: Body) -> Response<Body> {
     with_headers(200, "application/json", body)
@@ -125,9 +143,10 @@ pub(crate) fn text(status: u16, body: impl Into<Bytes>) -> Response<Body> {
 pub(crate) fn value(status: u16, encoding: Encoding, value: &Value) -> Response<Body> {
     match encoding {
         Encoding::Json => json_bytes(status, value.to_string()),
-        Encoding::PrettyJson => {
-            json_bytes(status, serde_json::to_string_pretty(value).unwrap_or_default() + "\n")
-        }
+        Encoding::PrettyJson => json_bytes(
+            status,
+            serde_json::to_string_pretty(value).unwrap_or_default() + "\n",
+        ),
         Encoding::Yaml => match serde_saphyr::to_string(value) {
             Ok(yaml) => with_headers(status, "application/yaml", Body::from(yaml)),
             Err(_) => json_bytes(status, value.to_string()),
@@ -147,10 +166,14 @@ pub(crate) fn encoded(status: u16, encoding: Encoding, json: Bytes) -> Response<
 pub(crate) fn error(encoding: Encoding, error: &ApiError) -> Response<Body> {
     let mut response = value(error.code, encoding, &error.to_status());
     if error.code == 403 {
-        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+            .headers_mut()
+            .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
     if error.code == 429 {
-        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
@@ -158,7 +181,10 @@ pub(crate) fn error(encoding: Encoding, error: &ApiError) -> Response<Body> {
 /// Adds a `Warning` header for each text ("Warning" in the API concepts page).
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let quoted = warning
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, value);
         }
@@ -169,7 +195,10 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
 mod tests {
     use super::*;
 
-    const JSON: Accepted = Accepted { encoding: Encoding::Json, form: Form::Whole };
+    const JSON: Accepted = Accepted {
+        encoding: Encoding::Json,
+        form: Form::Whole,
+    };
 
     fn accepted(header: &str) -> Result<Accepted, u16> {
         let mut headers = HeaderMap::new();
@@ -191,7 +220,13 @@ mod tests {
                 "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Ok(JSON),
             ),
-            ("application/yaml", Ok(Accepted { encoding: Encoding::Yaml, ..JSON })),
+            (
+                "application/yaml",
+                Ok(Accepted {
+                    encoding: Encoding::Yaml,
+                    ..JSON
+                }),
+            ),
             ("text/html", Err(406)),
             ("application/vnd.kubernetes.protobuf", Err(406)),
         ] {

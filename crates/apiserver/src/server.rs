@@ -63,7 +63,12 @@ pub(crate) struct Inner {
 impl ApiServer {
     /// Opens the store in a directory and makes a server over it. `tokens` signs and checks service
     /// account tokens, `nodes` is how the server reaches the nodes' own API.
-    pub fn open(config: Config, dir: &Path, tokens: TokenKey, nodes: NodeClient) -> Result<ApiServer, OpenError> {
+    pub fn open(
+        config: Config,
+        dir: &Path,
+        tokens: TokenKey,
+        nodes: NodeClient,
+    ) -> Result<ApiServer, OpenError> {
         let store = Store::open(Options::new(dir))?;
         let inner = Inner {
             config,
@@ -74,7 +79,9 @@ impl ApiServer {
             metrics: Metrics::default(),
             shutdown: CancellationToken::new(),
         };
-        Ok(ApiServer { inner: Arc::new(inner) })
+        Ok(ApiServer {
+            inner: Arc::new(inner),
+        })
     }
 
     /// The server as a service. A request is made by the [`Identity`] in its extensions, which only
@@ -118,16 +125,24 @@ async fn serve(State(server): State<ApiServer>, request: Request) -> Response {
     let encoding = Accepted::parse(&parts.headers, &Query::parse(parts.uri.query()), false)
         .map_or(Encoding::Json, |accepted| accepted.encoding);
     // A mistake of ours in one request must not take down the connection that others share.
-    let answer = AssertUnwindSafe(handle(&server, &parts, body)).catch_unwind().await;
+    let answer = AssertUnwindSafe(handle(&server, &parts, body))
+        .catch_unwind()
+        .await;
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(encoding, &error),
         Err(_) => {
             tracing::error!(method = %parts.method, path = parts.uri.path(), "a request's handler panicked");
-            respond::error(encoding, &ApiError::internal("the handler of this request failed"))
+            respond::error(
+                encoding,
+                &ApiError::internal("the handler of this request failed"),
+            )
         }
     };
-    server.inner.metrics.request(&parts.method, response.status(), started.elapsed());
+    server
+        .inner
+        .metrics
+        .request(&parts.method, response.status(), started.elapsed());
     response
 }
 
@@ -154,7 +169,14 @@ async fn handle(server: &ApiServer, parts: &Parts, body: Body) -> Result<Respons
             let streams = matches!(verb, Verb::List | Verb::Watch);
             let accepted = Accepted::parse(&parts.headers, &query, streams)?;
             let headers = &parts.headers;
-            let call = Call { server: inner, kind, path: &path, query: &query, headers, accepted };
+            let call = Call {
+                server: inner,
+                kind,
+                path: &path,
+                query: &query,
+                headers,
+                accepted,
+            };
             route(server, &call, verb, parts, body).await
         }
     }
@@ -195,7 +217,9 @@ async fn read_body(body: Body) -> Result<Bytes, ApiError> {
             "RequestEntityTooLarge",
             format!("Request entity too large: limit is {}", body::MAX_BYTES),
         )),
-        Err(error) => Err(ApiError::bad_request(format!("the body of the request could not be read: {error}"))),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "the body of the request could not be read: {error}"
+        ))),
     }
 }
 
@@ -205,7 +229,13 @@ fn find(registry: &Registry, path: &ResourcePath) -> Result<&'static Kind, ApiEr
         .resource(&path.group, &path.version, &path.resource)
         .filter(|kind| path.subresource.is_empty() || kind.subresource(&path.subresource).is_some())
         .filter(|_| path.rest.is_empty())
-        .filter(|kind| if kind.namespaced { path.name.is_empty() || !path.namespace.is_empty() } else { path.namespace.is_empty() })
+        .filter(|kind| {
+            if kind.namespaced {
+                path.name.is_empty() || !path.namespace.is_empty()
+            } else {
+                path.namespace.is_empty()
+            }
+        })
         .ok_or_else(no_such_resource)
 }
 
@@ -223,15 +253,26 @@ fn is_allowed(kind: &Kind, path: &ResourcePath, verb: Verb) -> bool {
 }
 
 fn without_details(code: u16, reason: &'static str, message: &str) -> ApiError {
-    ApiError { details: Some(serde_json::json!({})), ..ApiError::new(code, reason, message) }
+    ApiError {
+        details: Some(serde_json::json!({})),
+        ..ApiError::new(code, reason, message)
+    }
 }
 
 /// 404 for a path that leads nowhere.
 pub(crate) fn no_such_resource() -> ApiError {
-    without_details(404, "NotFound", "the server could not find the requested resource")
+    without_details(
+        404,
+        "NotFound",
+        "the server could not find the requested resource",
+    )
 }
 
 /// 405.
 pub(crate) fn not_allowed() -> ApiError {
-    without_details(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    without_details(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
 }

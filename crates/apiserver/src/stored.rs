@@ -49,7 +49,10 @@ pub(crate) struct Facts {
 impl Facts {
     /// The value of a field; empty where there is none.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
-        self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone())
+        self.fields
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map(|(_, value)| value.clone())
     }
 }
 
@@ -87,11 +90,22 @@ impl stead_store::Value for Stored {
         let version = revision.get().to_string();
         let mut frame = BytesMut::with_capacity(bytes.len() + version.len() + 100);
         frame.put_slice(FRAME);
-        for part in [&br#"{"kind":""#[..], kind, br#"","apiVersion":""#, api_version, b"\","] {
+        for part in [
+            &br#"{"kind":""#[..],
+            kind,
+            br#"","apiVersion":""#,
+            api_version,
+            b"\",",
+        ] {
             frame.put_slice(part);
         }
         let metadata_at = frame.len() as u32;
-        for part in [&METADATA[1..], br#""resourceVersion":""#, version.as_bytes(), b"\""] {
+        for part in [
+            &METADATA[1..],
+            br#""resourceVersion":""#,
+            version.as_bytes(),
+            b"\"",
+        ] {
             frame.put_slice(part);
         }
         if rest.first() != Some(&b'}') {
@@ -99,7 +113,12 @@ impl stead_store::Value for Stored {
         }
         frame.put_slice(rest);
         frame.put_slice(b"}\n");
-        Stored(Arc::new(Object { frame: frame.freeze(), metadata_at, revision, facts: OnceLock::new() }))
+        Stored(Arc::new(Object {
+            frame: frame.freeze(),
+            metadata_at,
+            revision,
+            facts: OnceLock::new(),
+        }))
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -110,7 +129,8 @@ impl stead_store::Value for Stored {
         for part in [api_version, b"\n", kind, b"\n", METADATA] {
             out.extend_from_slice(part);
         }
-        let rest = &self.frame[self.version_at() + self.revision.get().to_string().len() + 1..self.frame.len() - 2];
+        let rest =
+            &self.frame[self.version_at() + self.revision.get().to_string().len() + 1..self.frame.len() - 2];
         out.extend_from_slice(rest.strip_prefix(b",").unwrap_or(rest));
     }
 }
@@ -149,7 +169,13 @@ impl Object {
 
     fn event_of(&self, event_type: &str, json: &[u8]) -> Bytes {
         let mut line = BytesMut::with_capacity(json.len() + 40);
-        for part in [&br#"{"type":""#[..], event_type.as_bytes(), br#"","object":"#, json, b"}\n"] {
+        for part in [
+            &br#"{"type":""#[..],
+            event_type.as_bytes(),
+            br#"","object":"#,
+            json,
+            b"}\n",
+        ] {
             line.put_slice(part);
         }
         line.freeze()
@@ -221,7 +247,11 @@ pub(crate) mod key {
     pub(crate) fn prefix(kind: &Kind, namespace: &str) -> String {
         let group = kind.stored_as.map_or(kind.group, |stored| stored.group);
         let resource = qualified(group, kind.plural);
-        if namespace.is_empty() { format!("/{resource}/") } else { format!("/{resource}/{namespace}/") }
+        if namespace.is_empty() {
+            format!("/{resource}/")
+        } else {
+            format!("/{resource}/{namespace}/")
+        }
     }
 }
 
@@ -269,7 +299,10 @@ mod tests {
 
     #[test]
     fn events_are_lines_of_json() {
-        let stored = stored(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}), 9);
+        let stored = stored(
+            &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}),
+            9,
+        );
         for (line, event_type, version) in [
             (stored.modified(), "MODIFIED", "9"),
             (stored.event("ADDED"), "ADDED", "9"),
@@ -285,7 +318,10 @@ mod tests {
 
     #[test]
     fn metadata_without_fields_is_no_trouble() {
-        let stored = stored(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}), 3);
+        let stored = stored(
+            &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}),
+            3,
+        );
         assert_eq!(stored.value()["metadata"], json!({"resourceVersion": "3"}));
     }
 }

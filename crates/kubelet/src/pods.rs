@@ -68,7 +68,7 @@ impl Pods {
         for dead in found.dead {
             state
                 .found
-                .insert(dead.config.uid.clone(), adopt::Found::Dead(dead));
+                .insert(dead.config.uid.clone(), adopt::Found::Dead(Box::new(dead)));
         }
         Pods {
             shared: Arc::new(Shared {

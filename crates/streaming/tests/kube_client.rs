@@ -65,6 +65,7 @@ impl Node {
         Self {
             client: Client::try_from(config).unwrap(),
             _tasks: tasks,
+            _sessions: sessions,
         }
     }
 

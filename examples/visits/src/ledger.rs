@@ -100,7 +100,11 @@ mod tests {
         let ledger = Ledger::open(dir.path()).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..25).for_each(|_| drop(ledger.add(jiff::Timestamp::now()).unwrap())));
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        ledger.add(jiff::Timestamp::now()).unwrap();
+                    }
+                });
             }
         });
         assert_eq!(ledger.count(), 100);

@@ -67,11 +67,11 @@ pub(super) fn script(nx: usize, ny: usize, like: impl Fn(usize, usize) -> Likene
         if done(front, back, search.budget) {
             break;
         }
-        search.from_end(&mut back);
+        search.search_backward(&mut back);
         if done(front, back, search.budget) {
             break;
         }
-        search.from_start(&mut front);
+        search.search_forward(&mut front);
     }
     let end = search.backward;
     search.connect_forward(end);
@@ -97,7 +97,7 @@ fn zigzag(step: isize) -> isize {
 
 impl<F: Fn(usize, usize) -> Likeness> Search<F> {
     /// Looks for a match from the start along the diagonal at `front`.
-    fn from_start(&mut self, front: &mut Point) {
+    fn search_forward(&mut self, front: &mut Point) {
         let (mut stop1, mut stop2) = (false, false);
         let mut step = 0;
         while !(stop1 && stop2) && self.budget > 0 {
@@ -131,7 +131,7 @@ impl<F: Fn(usize, usize) -> Likeness> Search<F> {
     }
 
     /// Looks for a match from the end along the diagonal at `back`.
-    fn from_end(&mut self, back: &mut Point) {
+    fn search_backward(&mut self, back: &mut Point) {
         let (mut stop1, mut stop2) = (false, false);
         let mut step = 0;
         while !(stop1 && stop2) && self.budget > 0 {

@@ -40,7 +40,7 @@ fn nested(value: &Value) -> String {
         Data::Pointer(Some(_)) => format!("({})({SOMEWHERE})", ty.name),
         Data::List(None) | Data::Map(None) => format!("{}(nil)", ty.name),
         Data::List(Some(list)) => {
-            let elements: Vec<_> = list.iter().map(|element| nested(element)).collect();
+            let elements: Vec<_> = list.iter().map(nested).collect();
             format!("{}{{{}}}", ty.name, elements.join(", "))
         }
         Data::Map(Some(map)) => {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::endpoints::{PROTOCOLS, first_few};
 use super::{FIELD_IMMUTABLE, ip, name_cell, text};
 use crate::error::{Errors, Path};
-use crate::names;
+use crate::names::{self, NameRule};
 use crate::object::{ApiObject, Logic};
 use crate::registry::{Column, Generation, Kind, MetadataCheck};
 use crate::selector::validate_labels;
@@ -309,7 +309,7 @@ fn validate_hints(hints: &EndpointHints, path: &Path, errors: &mut Errors) {
         .flatten()
         .map(|hint| hint.name.as_str())
         .collect();
-    let lists: [(_, _, fn(&str) -> Vec<String>); 2] = [
+    let lists: [(_, _, NameRule); 2] = [
         ("forZones", zones, names::label_value),
         ("forNodes", nodes, names::dns_subdomain),
     ];

@@ -267,11 +267,11 @@ fn validate_addresses(node: &Node, errors: &mut Errors) {
 }
 
 fn status_cell(node: &Node) -> String {
-    let conditions = node
+    let mut conditions = node
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.filter(|condition| condition.type_ == "Ready").last();
+    let ready = conditions.rfind(|condition| condition.type_ == "Ready");
     let readiness = match ready {
         None => "Unknown",
         Some(condition) if condition.status == "True" => "Ready",

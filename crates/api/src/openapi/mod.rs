@@ -3,8 +3,9 @@
 //! See "Kubernetes OpenAPI Specification". Clients read three things in them: kubectl looks at the
 //! query parameters of a kind's PATCH to learn whether the server validates fields, and refuses to
 //! apply otherwise; `kubectl explain` shows the schemas; generators make clients of both. The table
-//! has no descriptions, so neither have the documents. OpenAPI v2 is not made: what used to read it
-//! asks for v3 first.
+//! has no descriptions, so neither have the documents. Of OpenAPI v2 there is
+//! a document that describes nothing: kubectl before 1.29 does not apply or explain without one, but
+//! then reads v3.
 
 mod paths;
 mod schemas;
@@ -29,7 +30,8 @@ static BUILTIN_HASHES: LazyLock<HashMap<String, String>> = LazyLock::new(|| hash
 /// may keep what it got from there.
 pub fn root(registry: &Registry) -> Value {
     let hashes = hashes_of(registry);
-    let entry = |(path, hash): (&String, &String)| (path.clone(), json!({"serverRelativeURL": url(path, hash)}));
+    let entry =
+        |(path, hash): (&String, &String)| (path.clone(), json!({"serverRelativeURL": url(path, hash)}));
     json!({"paths": hashes.iter().map(entry).collect::<Map<_, _>>()})
 }
 
@@ -70,10 +72,10 @@ pub fn document(registry: &Registry, path: &str) -> Option<Value> {
     for kind in kinds {
         paths::add(kind, path, &mut schemas, &mut paths);
     }
-    let (major, minor, patch) = KUBERNETES_VERSION;
+    let (title, version) = info();
     Some(json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": format!("v{major}.{minor}.{patch}")},
+        "info": {"title": title, "version": version},
         "paths": paths,
         "components": {
             "schemas": schemas.finish(),
@@ -85,6 +87,29 @@ pub fn document(registry: &Registry, path: &str) -> Option<Value> {
             }},
         },
     }))
+}
+
+/// `/openapi/v2`: a document of the older form, without paths or types.
+pub fn v2() -> Value {
+    let (title, version) = info();
+    json!({"swagger": "2.0", "info": {"title": title, "version": version}, "paths": {}})
+}
+
+/// The same as a `openapi.v2.Document` of gnostic, the only form in which kubectl takes it.
+pub fn v2_protobuf() -> Vec<u8> {
+    /// A field of bytes: its tag, the length, the content. All here are shorter than 128 bytes.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(content.len()).unwrap_or_default();
+        [&[number << 3 | 2, length][..], content].concat()
+    }
+    let (title, version) = info();
+    let info = [field(1, title.as_bytes()), field(2, version.as_bytes())].concat();
+    [field(1, b"2.0"), field(2, &info)].concat()
+}
+
+fn info() -> (&'static str, String) {
+    let (major, minor, patch) = KUBERNETES_VERSION;
+    ("Kubernetes", format!("v{major}.{minor}.{patch}"))
 }
 
 /// The path of each document and a hash of its content.
@@ -201,7 +226,9 @@ mod tests {
     fn the_list_of_documents_names_each_with_its_hash() {
         let root = root(registry::builtin());
         for path in ["api/v1", "apis/apps/v1"] {
-            let url = root["paths"][path]["serverRelativeURL"].as_str().unwrap_or_default();
+            let url = root["paths"][path]["serverRelativeURL"]
+                .as_str()
+                .unwrap_or_default();
             assert!(url.starts_with(&format!("/openapi/v3/{path}?hash=")), "{url}");
         }
         assert_eq!(
@@ -211,8 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn the_older_document_says_its_version() {
+        let bytes = v2_protobuf();
+        assert_eq!(&bytes[..7], b"\x0a\x032.0\x12\x15");
+        assert_eq!(bytes.len(), 7 + 0x15);
+        assert_eq!(v2()["swagger"], "2.0");
+    }
+
+    #[test]
     fn what_is_not_served_has_no_document() {
-        for path in ["", "api", "api/v2", "apis/apps", "apis/nogroup/v1", "apis//v1", "api/v1/pods"] {
+        for path in [
+            "",
+            "api",
+            "api/v2",
+            "apis/apps",
+            "apis/nogroup/v1",
+            "apis//v1",
+            "api/v1/pods",
+        ] {
             assert!(document(registry::builtin(), path).is_none(), "{path}");
         }
     }

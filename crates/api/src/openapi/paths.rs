@@ -22,11 +22,7 @@ type Parameter = (&'static str, &'static str);
 
 const PRETTY: Parameter = ("pretty", "string");
 const DRY_RUN: Parameter = ("dryRun", "string");
-const WRITE: [Parameter; 3] = [
-    DRY_RUN,
-    ("fieldManager", "string"),
-    ("fieldValidation", "string"),
-];
+const WRITE: [Parameter; 3] = [DRY_RUN, ("fieldManager", "string"), ("fieldValidation", "string")];
 const LIST: [Parameter; 10] = [
     ("allowWatchBookmarks", "boolean"),
     ("continue", "string"),
@@ -128,7 +124,13 @@ impl<'k> Operations<'k> {
             path_parameters.push(in_path("namespace"));
         }
         path_parameters.push(in_query(PRETTY));
-        Operations { kind, path_parameters, namespaced, id_suffix: "", made: Map::new() }
+        Operations {
+            kind,
+            path_parameters,
+            namespaced,
+            id_suffix: "",
+            made: Map::new(),
+        }
     }
 
     fn add_to(self, paths: &mut Map<String, Value>, path: String) {
@@ -145,14 +147,30 @@ impl<'k> Operations<'k> {
             "create" => {
                 let kind = schemas.kind(self.kind);
                 let body = body(&BODY_TYPES, &kind);
-                self.add("post", "create", "post", &WRITE, Some(body), &[200, 201, 202], &kind);
+                self.add(
+                    "post",
+                    "create",
+                    "post",
+                    &WRITE,
+                    Some(body),
+                    &[200, 201, 202],
+                    &kind,
+                );
             }
             _ => {
                 let status = schemas.status();
                 let body = body(&BODY_TYPES, &schemas.delete_options());
                 let parameters: Vec<_> = DELETE.into_iter().chain(LIST).collect();
                 self.id_suffix = "Collection";
-                self.add("delete", "delete", "deletecollection", &parameters, Some(body), &[200], &status);
+                self.add(
+                    "delete",
+                    "delete",
+                    "deletecollection",
+                    &parameters,
+                    Some(body),
+                    &[200],
+                    &status,
+                );
                 self.id_suffix = "";
             }
         }
@@ -168,13 +186,29 @@ impl<'k> Operations<'k> {
         match verb {
             "get" => self.add("get", "read", "get", &[], None, &[200], &kind),
             "update" => {
-                self.add("put", "replace", "put", &WRITE, Some(body(&BODY_TYPES, &kind)), &[200, 201], &kind);
+                self.add(
+                    "put",
+                    "replace",
+                    "put",
+                    &WRITE,
+                    Some(body(&BODY_TYPES, &kind)),
+                    &[200, 201],
+                    &kind,
+                );
             }
             "patch" => self.patch(&kind, schemas),
             _ => {
                 let status = schemas.status();
                 let body = body(&BODY_TYPES, &schemas.delete_options());
-                self.add("delete", "delete", "delete", &DELETE, Some(body), &[200, 202], &status);
+                self.add(
+                    "delete",
+                    "delete",
+                    "delete",
+                    &DELETE,
+                    Some(body),
+                    &[200, 202],
+                    &status,
+                );
             }
         }
     }
@@ -182,7 +216,15 @@ impl<'k> Operations<'k> {
     fn patch(&mut self, answer: &Value, schemas: &mut Schemas) {
         let parameters: Vec<_> = WRITE.into_iter().chain([("force", "boolean")]).collect();
         let body = body(&PATCH_TYPES, &schemas.patch());
-        self.add("patch", "patch", "patch", &parameters, Some(body), &[200, 201], answer);
+        self.add(
+            "patch",
+            "patch",
+            "patch",
+            &parameters,
+            Some(body),
+            &[200, 201],
+            answer,
+        );
     }
 
     fn subresource(&mut self, subresource: &Subresource, schemas: &mut Schemas) {
@@ -201,17 +243,49 @@ impl<'k> Operations<'k> {
             let sent = || Some(body(&BODY_TYPES, &schema));
             match (*verb, connected) {
                 ("get", Some(parameters)) => {
-                    self.add("get", "connectGet", "connect", parameters, None, &[200], &json!({"type": "string"}));
+                    self.add(
+                        "get",
+                        "connectGet",
+                        "connect",
+                        parameters,
+                        None,
+                        &[200],
+                        &json!({"type": "string"}),
+                    );
                 }
                 ("create", Some(parameters)) => {
-                    self.add("post", "connectPost", "connect", parameters, None, &[200], &json!({"type": "string"}));
+                    self.add(
+                        "post",
+                        "connectPost",
+                        "connect",
+                        parameters,
+                        None,
+                        &[200],
+                        &json!({"type": "string"}),
+                    );
                 }
                 ("get", None) if subresource.name == "log" => {
-                    self.add("get", "read", "get", &LOG, None, &[200], &json!({"type": "string"}));
+                    self.add(
+                        "get",
+                        "read",
+                        "get",
+                        &LOG,
+                        None,
+                        &[200],
+                        &json!({"type": "string"}),
+                    );
                 }
                 ("get", None) => self.add("get", "read", "get", &[], None, &[200], &schema),
                 ("create", None) => {
-                    self.add("post", "create", "post", &WRITE, sent(), &[200, 201, 202], &schema);
+                    self.add(
+                        "post",
+                        "create",
+                        "post",
+                        &WRITE,
+                        sent(),
+                        &[200, 201, 202],
+                        &schema,
+                    );
                 }
                 ("update", None) => self.add("put", "replace", "put", &WRITE, sent(), &[200, 201], &schema),
                 ("patch", None) => self.patch(&schema, schemas),
@@ -226,7 +300,10 @@ impl<'k> Operations<'k> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one part of an operation, given once per verb")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one part of an operation, given once per verb"
+    )]
     fn add(
         &mut self,
         method: &str,
@@ -244,7 +321,11 @@ impl<'k> Operations<'k> {
         };
         let camel: String = group.split('_').map(capitalized).collect();
         let version = capitalized(kind.version);
-        let collection = if self.id_suffix == "Collection" { "Collection" } else { "" };
+        let collection = if self.id_suffix == "Collection" {
+            "Collection"
+        } else {
+            ""
+        };
         let scope = if self.namespaced { "Namespaced" } else { "" };
         let suffix = if collection.is_empty() { self.id_suffix } else { "" };
         let mut responses: Map<String, Value> = codes
@@ -284,11 +365,20 @@ fn body(types: &[&str], schema: &Value) -> Value {
 }
 
 fn response(schema: &Value) -> Value {
-    let types: &[&str] = if schema["type"] == "string" { &["*/*"] } else { &ANSWER_TYPES };
+    let types: &[&str] = if schema["type"] == "string" {
+        &["*/*"]
+    } else {
+        &ANSWER_TYPES
+    };
     json!({"description": "OK", "content": content(types, schema)})
 }
 
 fn capitalized(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
+    chars
+        .next()
+        .map(|first| first.to_ascii_uppercase())
+        .into_iter()
+        .chain(chars)
+        .collect()
 }

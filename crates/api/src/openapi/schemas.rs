@@ -94,7 +94,10 @@ impl Schemas {
     }
 
     fn named(&mut self, name: &str) -> Value {
-        let ty = self.table.find(name).expect("the types of every answer are in the table");
+        let ty = self
+            .table
+            .find(name)
+            .expect("the types of every answer are in the table");
         self.of_struct(ty)
     }
 
@@ -201,13 +204,20 @@ impl Schemas {
                 "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
                 json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
             ),
-            Type::Time => self.plain(&format!("{META}.Time"), json!({"type": "string", "format": "date-time"})),
-            Type::MicroTime => {
-                self.plain(&format!("{META}.MicroTime"), json!({"type": "string", "format": "date-time"}))
-            }
+            Type::Time => self.plain(
+                &format!("{META}.Time"),
+                json!({"type": "string", "format": "date-time"}),
+            ),
+            Type::MicroTime => self.plain(
+                &format!("{META}.MicroTime"),
+                json!({"type": "string", "format": "date-time"}),
+            ),
             Type::Duration => self.plain(&format!("{META}.Duration"), json!({"type": "string"})),
             Type::FieldsV1 => self.plain(&format!("{META}.FieldsV1"), json!({"type": "object"})),
-            Type::Raw => self.plain("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({"type": "object"})),
+            Type::Raw => self.plain(
+                "io.k8s.apimachinery.pkg.runtime.RawExtension",
+                json!({"type": "object"}),
+            ),
             Type::Json => self.plain(
                 "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
                 json!({}),

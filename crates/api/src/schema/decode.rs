@@ -411,10 +411,11 @@ fn fill_zeros(schema: &Schema, ty: &Struct, object: &mut Map<String, Value>) {
                 Type::Struct(_) => !field.omit_zero,
                 _ => !field.omit_empty,
             };
-        if written && !object.contains_key(field.name) {
-            if let Some(zero) = zero(schema, &field.ty) {
-                object.insert(field.name.to_owned(), zero);
-            }
+        if written
+            && !object.contains_key(field.name)
+            && let Some(zero) = zero(schema, &field.ty)
+        {
+            object.insert(field.name.to_owned(), zero);
         }
     }
 }

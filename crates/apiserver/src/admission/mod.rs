@@ -30,9 +30,8 @@ pub(crate) fn mutate_create(call: &Call<'_>, object: &mut Value) -> Result<(), A
 
 /// Changes or refuses an update.
 pub(crate) fn mutate_update(call: &Call<'_>, object: &mut Value, _old: &Value) -> Result<(), ApiError> {
-    match (call.kind.group, call.kind.plural) {
-        ("", "pods") => pods::default_tolerations(object),
-        _ => {}
+    if (call.kind.group, call.kind.plural) == ("", "pods") {
+        pods::default_tolerations(object);
     }
     Ok(())
 }
@@ -70,7 +69,12 @@ pub(crate) fn namespace_for_create(
 /// Refuses deletions that must not be.
 pub(crate) fn check_delete(call: &Call<'_>, name: &str) -> Result<(), ApiError> {
     if call.kind.kind == "Namespace" && PERMANENT.contains(&name) {
-        return Err(ApiError::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+        return Err(ApiError::forbidden(
+            "",
+            "namespaces",
+            name,
+            "this namespace may not be deleted",
+        ));
     }
     Ok(())
 }

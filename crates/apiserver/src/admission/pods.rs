@@ -30,8 +30,13 @@ pub(super) fn admit_create(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiEr
 }
 
 fn service_account(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    let given = pod["spec"]["serviceAccountName"].as_str().or(pod["spec"]["serviceAccount"].as_str());
-    let name = given.filter(|name| !name.is_empty()).unwrap_or("default").to_owned();
+    let given = pod["spec"]["serviceAccountName"]
+        .as_str()
+        .or(pod["spec"]["serviceAccount"].as_str());
+    let name = given
+        .filter(|name| !name.is_empty())
+        .unwrap_or("default")
+        .to_owned();
     let namespace = meta::namespace(pod).to_owned();
     let Some((_, account)) = find(call, "serviceaccounts", &namespace, &name) else {
         let why = format!(
@@ -62,9 +67,15 @@ fn service_account(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiError> {
 /// where a container has nothing of its own.
 fn mount_token(spec: &mut Value) {
     let is_token_volume = |volume: &Value| {
-        volume["name"].as_str().is_some_and(|name| name.starts_with("kube-api-access-"))
+        volume["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("kube-api-access-"))
     };
-    let existing = spec["volumes"].as_array().into_iter().flatten().find(|volume| is_token_volume(volume));
+    let existing = spec["volumes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|volume| is_token_volume(volume));
     let name = match existing {
         Some(volume) => volume["name"].as_str().unwrap_or_default().to_owned(),
         None => format!("kube-api-access-{}", random_suffix(5)),
@@ -103,9 +114,13 @@ fn mount_token(spec: &mut Value) {
 
 /// Tolerations for nodes that stop answering, where the pod has none of its own.
 pub(super) fn default_tolerations(pod: &mut Value) {
-    let Some(spec) = pod["spec"].as_object_mut() else { return };
+    let Some(spec) = pod["spec"].as_object_mut() else {
+        return;
+    };
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
-    let Some(tolerations) = tolerations.as_array_mut() else { return };
+    let Some(tolerations) = tolerations.as_array_mut() else {
+        return;
+    };
     for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = tolerations.iter().any(|toleration| {
             let text = |field: &str| toleration[field].as_str().unwrap_or_default();
@@ -126,7 +141,10 @@ pub(super) fn default_tolerations(pod: &mut Value) {
 
 /// The priority of the pod's class; only the system's own classes are served yet.
 fn priority(pod: &mut Value) -> Result<(), ApiError> {
-    let class = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
+    let class = pod["spec"]["priorityClassName"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let value = match class.as_str() {
         "" => 0,
         "system-node-critical" => 2_000_001_000,
@@ -172,7 +190,13 @@ mod tests {
         mount_token(&mut spec);
         assert_eq!(spec, before);
         assert_eq!(spec["volumes"].as_array().map(Vec::len), Some(1));
-        assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], spec["volumes"][0]["name"]);
-        assert_eq!(spec["containers"][1]["volumeMounts"].as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            spec["containers"][0]["volumeMounts"][0]["name"],
+            spec["volumes"][0]["name"]
+        );
+        assert_eq!(
+            spec["containers"][1]["volumeMounts"].as_array().map(Vec::len),
+            Some(1)
+        );
     }
 }

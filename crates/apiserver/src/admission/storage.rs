@@ -20,7 +20,8 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 pub(super) fn admit_claim(call: &Call<'_>, claim: &mut Value) -> Result<(), ApiError> {
     let named = claim["spec"]["storageClassName"].is_string()
         || claim["metadata"]["annotations"][CLASS_ANNOTATION].is_string();
-    if !named && claim["spec"].is_object()
+    if !named
+        && claim["spec"].is_object()
         && let Some(class) = default_class(call)
     {
         claim["spec"]["storageClassName"] = class.into();
@@ -41,7 +42,10 @@ pub(super) fn protect(object: &mut Value, finalizer: &str) -> Result<(), ApiErro
 
 /// The newest of the classes that are marked as default.
 fn default_class(call: &Call<'_>) -> Option<String> {
-    let kind = call.server.registry.resource("storage.k8s.io", "v1", "storageclasses")?;
+    let kind = call
+        .server
+        .registry
+        .resource("storage.k8s.io", "v1", "storageclasses")?;
     let snapshot = call.server.store.snapshot();
     let prefix = key::prefix(kind, "");
     let classes = snapshot.prefix(&prefix).map(|(_, entry)| entry.value.value());

@@ -22,7 +22,9 @@ pub fn of_certificate(der: &[u8]) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups = subject.iter_organization().filter_map(|organization| organization.as_str().ok());
+    let groups = subject
+        .iter_organization()
+        .filter_map(|organization| organization.as_str().ok());
     Some(Identity::new(name, groups))
 }
 
@@ -43,17 +45,33 @@ impl Inner {
         let claims = self.tokens.verify(token, now).ok()?;
         let is_current = |plural: &str, name: &str, uid: &str| {
             let kind = self.registry.resource("", "v1", plural)?;
-            let object = self.store.get(&key::object(kind, &claims.namespace, name))?.value.value();
+            let object = self
+                .store
+                .get(&key::object(kind, &claims.namespace, name))?
+                .value
+                .value();
             (meta::uid(&object) == uid && !meta::is_deleting(&object)).then_some(())
         };
-        is_current("serviceaccounts", &claims.service_account.name, &claims.service_account.uid)?;
+        is_current(
+            "serviceaccounts",
+            &claims.service_account.name,
+            &claims.service_account.uid,
+        )?;
         if let Some(pod) = &claims.pod {
             let kind = self.registry.resource("", "v1", "pods")?;
-            let object = self.store.get(&key::object(kind, &claims.namespace, &pod.name))?.value.value();
+            let object = self
+                .store
+                .get(&key::object(kind, &claims.namespace, &pod.name))?
+                .value
+                .value();
             if meta::uid(&object) != pod.uid {
                 return None;
             }
         }
-        Some(Identity::service_account(&claims.namespace, &claims.service_account.name, &claims.service_account.uid))
+        Some(Identity::service_account(
+            &claims.namespace,
+            &claims.service_account.name,
+            &claims.service_account.uid,
+        ))
     }
 }

@@ -105,12 +105,21 @@ impl TokenKey {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
             .map_err(|error| TokenError::Key(error.to_string()))?;
         let id = URL_SAFE_NO_PAD.encode(Sha256::digest(key.public_key().as_ref()));
-        Ok(TokenKey { key, random, issuer: issuer.to_owned(), id })
+        Ok(TokenKey {
+            key,
+            random,
+            issuer: issuer.to_owned(),
+            id,
+        })
     }
 
     /// Makes a token.
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
-        let header = Header { alg: "ES256".to_owned(), kid: self.id.clone(), typ: None };
+        let header = Header {
+            alg: "ES256".to_owned(),
+            kid: self.id.clone(),
+            typ: None,
+        };
         let payload = Payload {
             aud: claims.audiences.clone(),
             exp: claims.expires_at.as_second(),
@@ -118,7 +127,10 @@ impl TokenKey {
             nbf: claims.issued_at.as_second(),
             iss: self.issuer.clone(),
             jti: claims.id.clone(),
-            sub: format!("system:serviceaccount:{}:{}", claims.namespace, claims.service_account.name),
+            sub: format!(
+                "system:serviceaccount:{}:{}",
+                claims.namespace, claims.service_account.name
+            ),
             kubernetes: Bound {
                 namespace: claims.namespace.clone(),
                 pod: claims.pod.clone(),
@@ -126,10 +138,18 @@ impl TokenKey {
             },
         };
         let part = |json: serde_json::Result<Vec<u8>>| {
-            json.map(|json| URL_SAFE_NO_PAD.encode(json)).map_err(|_| TokenError::Sign)
+            json.map(|json| URL_SAFE_NO_PAD.encode(json))
+                .map_err(|_| TokenError::Sign)
         };
-        let signed = format!("{}.{}", part(serde_json::to_vec(&header))?, part(serde_json::to_vec(&payload))?);
-        let signature = self.key.sign(&self.random, signed.as_bytes()).map_err(|_| TokenError::Sign)?;
+        let signed = format!(
+            "{}.{}",
+            part(serde_json::to_vec(&header))?,
+            part(serde_json::to_vec(&payload))?
+        );
+        let signature = self
+            .key
+            .sign(&self.random, signed.as_bytes())
+            .map_err(|_| TokenError::Sign)?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
     }
 
@@ -187,8 +207,14 @@ mod tests {
             issued_at: Timestamp::from_second(1000).expect("a time"),
             expires_at: Timestamp::from_second(2000).expect("a time"),
             namespace: "default".to_owned(),
-            service_account: Reference { name: "default".to_owned(), uid: "u1".to_owned() },
-            pod: Some(Reference { name: "web-0".to_owned(), uid: "u2".to_owned() }),
+            service_account: Reference {
+                name: "default".to_owned(),
+                uid: "u1".to_owned(),
+            },
+            pod: Some(Reference {
+                name: "web-0".to_owned(),
+                uid: "u2".to_owned(),
+            }),
             id: "id".to_owned(),
         }
     }
@@ -212,7 +238,10 @@ mod tests {
         let token = ours.sign(&claims("vault")).expect("a token");
         assert!(matches!(ours.verify(&token, now), Err(TokenError::Foreign)));
         for token in ["", "a.b.c", "..", "x"] {
-            assert!(matches!(ours.verify(token, now), Err(TokenError::Foreign)), "{token}");
+            assert!(
+                matches!(ours.verify(token, now), Err(TokenError::Foreign)),
+                "{token}"
+            );
         }
     }
 }

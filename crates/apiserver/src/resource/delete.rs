@@ -51,7 +51,11 @@ pub(crate) async fn delete(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     let name = call.path.name.as_str();
     let (object, gone) = remove(call, &call.path.namespace, name, &options).await?;
     if gone && !RETURNED.contains(&call.kind.plural) {
-        return Ok(respond::value(200, call.accepted.encoding, &success(call.kind, &object)));
+        return Ok(respond::value(
+            200,
+            call.accepted.encoding,
+            &success(call.kind, &object),
+        ));
     }
     show(call, 200, &object)
 }
@@ -75,7 +79,13 @@ fn parse_body(call: &Call<'_>, body: &Bytes) -> Result<Option<Value>, ApiError> 
     if body.is_empty() {
         return Ok(None);
     }
-    let malformed = |why: String| ApiError::new(500, "", format!("couldn't get version/kind; json parse error: {why}"));
+    let malformed = |why: String| {
+        ApiError::new(
+            500,
+            "",
+            format!("couldn't get version/kind; json parse error: {why}"),
+        )
+    };
     let value = match media_type(call.headers).as_str() {
         "application/vnd.kubernetes.protobuf" => protobuf_options(body)?,
         "application/yaml" => {
@@ -120,25 +130,41 @@ pub(crate) async fn remove(
             Removal::Unchanged => return Ok((object, false)),
             Removal::Now if options.dry_run => return Ok((mark_now(object), true)),
             Removal::Marked(marked) if options.dry_run => return Ok((*marked, false)),
-            Removal::Now => {
-                (services::release(Txn::new().delete(object_key.clone(), condition), kind, &object), true)
-            }
+            Removal::Now => (
+                services::release(Txn::new().delete(object_key.clone(), condition), kind, &object),
+                true,
+            ),
             Removal::Marked(marked) => {
                 let stored_form = match kind.stored_as {
                     None => *marked,
                     Some(stored) => (stored.to_stored)(*marked),
                 };
-                (Txn::new().put(object_key.clone(), encode(&stored_form), condition), false)
+                (
+                    Txn::new().put(object_key.clone(), encode(&stored_form), condition),
+                    false,
+                )
             }
         };
         match call.server.store.commit(txn).await {
             Ok(committed) if gone => {
-                let mut object = if kind.plural == "pods" { mark_now(object) } else { object };
-                meta::set(&mut object, "resourceVersion", committed.revision.get().to_string());
+                let mut object = if kind.plural == "pods" {
+                    mark_now(object)
+                } else {
+                    object
+                };
+                meta::set(
+                    &mut object,
+                    "resourceVersion",
+                    committed.revision.get().to_string(),
+                );
                 return Ok((object, true));
             }
             Ok(committed) => {
-                let entry = committed.events.first().and_then(|event| event.current()).ok_or_else(closed)?;
+                let entry = committed
+                    .events
+                    .first()
+                    .and_then(|event| event.current())
+                    .ok_or_else(closed)?;
                 return Ok((view(kind, &entry.value), false));
             }
             Err(CommitError::Conflict(_)) => {}
@@ -150,10 +176,16 @@ pub(crate) async fn remove(
 
 /// What is to be done with an object whose deletion is asked for.
 fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Removal {
-    let grace = if kind.plural == "pods" { pod_grace(object, options) } else { 0 };
+    let grace = if kind.plural == "pods" {
+        pod_grace(object, options)
+    } else {
+        0
+    };
     let finalizers = finalizers_for(object, options.propagation);
     let namespace_content = kind.kind == "Namespace"
-        && object["spec"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+        && object["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|finalizers| !finalizers.is_empty());
     let stays = grace > 0 || !finalizers.is_empty() || namespace_content;
     if !stays {
         return Removal::Now;
@@ -168,21 +200,35 @@ fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) ->
     }
     let mut marked = object.clone();
     let was_deleting = meta::is_deleting(object);
-    if !was_deleting || metadata["deletionGracePeriodSeconds"].as_i64().is_some_and(|set| set > grace) {
+    if !was_deleting
+        || metadata["deletionGracePeriodSeconds"]
+            .as_i64()
+            .is_some_and(|set| set > grace)
+    {
         let end = now.saturating_add(grace.seconds()).unwrap_or(now);
         meta::set(&mut marked, "deletionTimestamp", stead_api::time::rfc3339(end));
         // A namespace has no grace period: its content decides.
         if !namespace_content {
             meta::set(&mut marked, "deletionGracePeriodSeconds", grace);
         }
-        if let Some(generation) = metadata["generation"].as_i64().filter(|generation| *generation > 0) {
+        if let Some(generation) = metadata["generation"]
+            .as_i64()
+            .filter(|generation| *generation > 0)
+        {
             meta::set(&mut marked, "generation", generation + 1);
         }
     }
     if finalizers.is_empty() {
         meta::remove(&mut marked, "finalizers");
     } else {
-        meta::set(&mut marked, "finalizers", finalizers.iter().map(|name| Value::from(*name)).collect::<Vec<_>>());
+        meta::set(
+            &mut marked,
+            "finalizers",
+            finalizers
+                .iter()
+                .map(|name| Value::from(*name))
+                .collect::<Vec<_>>(),
+        );
     }
     if namespace_content {
         marked["status"]["phase"] = "Terminating".into();
@@ -200,8 +246,10 @@ fn finalizers_for(object: &Value, propagation: Option<Propagation>) -> Vec<&str>
         // Without a policy, what a former deletion asked for stays.
         None => return own,
     };
-    let mut finalizers: Vec<&str> =
-        own.into_iter().filter(|name| ![ORPHAN_FINALIZER, FOREGROUND_FINALIZER].contains(name)).collect();
+    let mut finalizers: Vec<&str> = own
+        .into_iter()
+        .filter(|name| ![ORPHAN_FINALIZER, FOREGROUND_FINALIZER].contains(name))
+        .collect();
     finalizers.extend(wanted);
     finalizers
 }
@@ -212,7 +260,9 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
     if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) || ended {
         return 0;
     }
-    let asked = options.grace_period_seconds.or(pod["spec"]["terminationGracePeriodSeconds"].as_i64());
+    let asked = options
+        .grace_period_seconds
+        .or(pod["spec"]["terminationGracePeriodSeconds"].as_i64());
     // A negative period is as one second.
     let asked = match asked.unwrap_or(30) {
         ..0 => 1,
@@ -220,7 +270,11 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
     };
     match pod["metadata"]["deletionGracePeriodSeconds"].as_i64() {
         Some(set) if meta::is_deleting(pod) => {
-            if options.grace_period_seconds.is_none() { set } else { asked.min(set) }
+            if options.grace_period_seconds.is_none() {
+                set
+            } else {
+                asked.min(set)
+            }
         }
         _ => asked,
     }
@@ -228,14 +282,25 @@ fn pod_grace(pod: &Value, options: &DeleteOptions) -> i64 {
 
 fn mark_now(mut object: Value) -> Value {
     if !meta::is_deleting(&object) {
-        meta::set(&mut object, "deletionTimestamp", stead_api::time::rfc3339(Timestamp::now()));
+        meta::set(
+            &mut object,
+            "deletionTimestamp",
+            stead_api::time::rfc3339(Timestamp::now()),
+        );
     }
     meta::set(&mut object, "deletionGracePeriodSeconds", 0);
     object
 }
 
 fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
-    let conflict = |why: String| Err(ApiError::conflict(kind.group, kind.kind, meta::name(object), &why));
+    let conflict = |why: String| {
+        Err(ApiError::conflict(
+            kind.group,
+            kind.kind,
+            meta::name(object),
+            &why,
+        ))
+    };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
         return conflict(format!(
             "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
@@ -243,7 +308,11 @@ fn check_preconditions(kind: &Kind, object: &Value, options: &DeleteOptions) -> 
         ));
     }
     let own = meta::text(object, "resourceVersion");
-    if let Some(version) = options.resource_version.as_deref().filter(|version| *version != own) {
+    if let Some(version) = options
+        .resource_version
+        .as_deref()
+        .filter(|version| *version != own)
+    {
         return conflict(format!(
             "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({own}). The object might have been modified"
         ));
@@ -266,24 +335,41 @@ mod tests {
     use super::*;
 
     fn plan_of(plural: &str, object: &Value, options: &DeleteOptions) -> Removal {
-        let kind = registry::builtin().resource("", "v1", plural).expect("a core kind");
-        plan(kind, object, options, Timestamp::from_second(1_000_000).expect("a time"))
+        let kind = registry::builtin()
+            .resource("", "v1", plural)
+            .expect("a core kind");
+        plan(
+            kind,
+            object,
+            options,
+            Timestamp::from_second(1_000_000).expect("a time"),
+        )
     }
 
     #[test]
     fn an_object_without_finalizers_goes_at_once() {
         let object = json!({"metadata": {"name": "a"}});
-        assert_eq!(plan_of("configmaps", &object, &DeleteOptions::default()), Removal::Now);
-        let background =
-            DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
+        assert_eq!(
+            plan_of("configmaps", &object, &DeleteOptions::default()),
+            Removal::Now
+        );
+        let background = DeleteOptions {
+            propagation: Some(Propagation::Background),
+            ..DeleteOptions::default()
+        };
         assert_eq!(plan_of("configmaps", &object, &background), Removal::Now);
     }
 
     #[test]
     fn a_policy_becomes_a_finalizer() {
         let object = json!({"metadata": {"name": "a", "generation": 1}});
-        let orphan = DeleteOptions { propagation: Some(Propagation::Orphan), ..DeleteOptions::default() };
-        let Removal::Marked(marked) = plan_of("configmaps", &object, &orphan) else { panic!("it stays") };
+        let orphan = DeleteOptions {
+            propagation: Some(Propagation::Orphan),
+            ..DeleteOptions::default()
+        };
+        let Removal::Marked(marked) = plan_of("configmaps", &object, &orphan) else {
+            panic!("it stays")
+        };
         assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
         assert_eq!(marked["metadata"]["generation"], 2);
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
@@ -291,14 +377,25 @@ mod tests {
 
     #[test]
     fn a_running_pod_gets_its_grace_period_and_never_a_longer_one() {
-        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 7}});
-        let Removal::Marked(marked) = plan_of("pods", &pod, &DeleteOptions::default()) else { panic!("it stays") };
+        let mut pod =
+            json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 7}});
+        let Removal::Marked(marked) = plan_of("pods", &pod, &DeleteOptions::default()) else {
+            panic!("it stays")
+        };
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 7);
         pod = *marked;
-        let grace = |seconds| DeleteOptions { grace_period_seconds: Some(seconds), ..DeleteOptions::default() };
+        let grace = |seconds| DeleteOptions {
+            grace_period_seconds: Some(seconds),
+            ..DeleteOptions::default()
+        };
         assert_eq!(plan_of("pods", &pod, &grace(60)), Removal::Unchanged);
-        assert_eq!(plan_of("pods", &pod, &DeleteOptions::default()), Removal::Unchanged);
-        let Removal::Marked(shorter) = plan_of("pods", &pod, &grace(2)) else { panic!("it stays") };
+        assert_eq!(
+            plan_of("pods", &pod, &DeleteOptions::default()),
+            Removal::Unchanged
+        );
+        let Removal::Marked(shorter) = plan_of("pods", &pod, &grace(2)) else {
+            panic!("it stays")
+        };
         assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 2);
         assert_eq!(plan_of("pods", &pod, &grace(0)), Removal::Now);
     }
@@ -307,7 +404,8 @@ mod tests {
     fn a_pod_that_runs_nowhere_goes_at_once() {
         let waiting = json!({"metadata": {"name": "p"}, "spec": {"terminationGracePeriodSeconds": 7}});
         assert_eq!(plan_of("pods", &waiting, &DeleteOptions::default()), Removal::Now);
-        let ended = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed"}});
+        let ended =
+            json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"phase": "Failed"}});
         assert_eq!(plan_of("pods", &ended, &DeleteOptions::default()), Removal::Now);
     }
 }

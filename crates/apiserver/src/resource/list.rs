@@ -46,9 +46,7 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Response, ApiError> {
 pub(super) fn answer(call: &Call<'_>, page: &Page) -> Result<Response, ApiError> {
     let encoding = call.accepted.encoding;
     let views = || page.items.iter().map(|object| view(call.kind, object));
-    let whole = |api_version: String, kind: String, items: Vec<Value>| {
-        json!({"kind": kind, "apiVersion": api_version, "metadata": page.metadata(), "items": items})
-    };
+    let whole = |api_version: String, kind: String, items: Vec<Value>| json!({"kind": kind, "apiVersion": api_version, "metadata": page.metadata(), "items": items});
     match call.accepted.form {
         Form::Whole if encoding == Encoding::Json && call.kind.stored_as.is_none() => {
             Ok(respond::json_bytes(200, page.encode(call.kind)))
@@ -68,7 +66,11 @@ pub(super) fn answer(call: &Call<'_>, page: &Page) -> Result<Response, ApiError>
         }
         Form::PartialMetadataList => {
             let items = views().map(|item| partial_metadata(&item)).collect();
-            let list = whole("meta.k8s.io/v1".to_owned(), "PartialObjectMetadataList".to_owned(), items);
+            let list = whole(
+                "meta.k8s.io/v1".to_owned(),
+                "PartialObjectMetadataList".to_owned(),
+                items,
+            );
             Ok(respond::value(200, encoding, &list))
         }
         Form::PartialMetadata => Err(ApiError::new(
@@ -105,12 +107,20 @@ pub(super) async fn page(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            (at(server, Revision::new(token.rv), true)?, Some(format!("{prefix}{}", token.start)))
+            (
+                at(server, Revision::new(token.rv), true)?,
+                Some(format!("{prefix}{}", token.start)),
+            )
         }
         None => (present(server, options.version).await?, None),
     };
     let after = start.as_deref().unwrap_or_default();
-    let mut page = Page { revision: snapshot.revision(), items: Vec::new(), next: None, remaining: None };
+    let mut page = Page {
+        revision: snapshot.revision(),
+        items: Vec::new(),
+        next: None,
+        remaining: None,
+    };
     for (key, entry) in snapshot.prefix_after(&prefix, after) {
         if options.limit > 0 && page.items.len() == options.limit {
             page.end(&snapshot, &prefix, options);
@@ -164,7 +174,9 @@ fn at(server: &Inner, revision: Revision, continued: bool) -> Result<Snapshot<St
 
 fn decode_token(token: &str) -> Result<Continue, ApiError> {
     let malformed = |why: String| {
-        ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        ApiError::bad_request(format!(
+            "invalid continue token: continue key is not valid: {why}"
+        ))
     };
     let bytes = URL_SAFE_NO_PAD
         .decode(token.trim_end_matches('='))
@@ -173,7 +185,9 @@ fn decode_token(token: &str) -> Result<Continue, ApiError> {
         malformed(stead_api::json::syntax_error(&bytes).unwrap_or_else(|| error.to_string()))
     })?;
     if decoded.v != TOKEN_VERSION {
-        return Err(malformed("server does not recognize this encoded version".to_owned()));
+        return Err(malformed(
+            "server does not recognize this encoded version".to_owned(),
+        ));
     }
     Ok(decoded)
 }
@@ -196,8 +210,11 @@ impl Page {
     fn metadata(&self) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.get().to_string()});
         if let (Some(next), Some(remaining)) = (&self.next, self.remaining) {
-            let token =
-                Continue { v: TOKEN_VERSION.to_owned(), rv: self.revision.get(), start: next.clone() };
+            let token = Continue {
+                v: TOKEN_VERSION.to_owned(),
+                rv: self.revision.get(),
+                start: next.clone(),
+            };
             let token = serde_json::to_vec(&token).unwrap_or_default();
             metadata["continue"] = URL_SAFE_NO_PAD.encode(token).into();
             if remaining > 0 {

@@ -13,7 +13,11 @@ use crate::stored::Stored;
 
 /// The object that a path names.
 pub(crate) fn current(call: &Call<'_>) -> Result<Stored, ApiError> {
-    let entry = call.server.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+    let entry = call
+        .server
+        .store
+        .get(&call.key())
+        .ok_or_else(|| call.not_found())?;
     Ok(entry.value)
 }
 
@@ -63,7 +67,11 @@ pub(crate) fn present(kind: &Kind, form: Form, object: &Value) -> Result<Value, 
 
 /// The Go package of a kind's internal type, which some messages name.
 pub(super) fn go_package(kind: &Kind) -> &'static str {
-    if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() }
+    if kind.group.is_empty() {
+        "core"
+    } else {
+        kind.group.split('.').next().unwrap_or_default()
+    }
 }
 
 impl Inner {

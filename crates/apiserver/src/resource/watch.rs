@@ -50,7 +50,11 @@ pub(crate) async fn watch(server: &ApiServer, call: &Call<'_>) -> Result<Respons
             (state.revision(), Some(state))
         }
     };
-    let mut renderer = Renderer { kind: call.kind, form: call.accepted.form, columns_sent: false };
+    let mut renderer = Renderer {
+        kind: call.kind,
+        form: call.accepted.form,
+        columns_sent: false,
+    };
     let mut pending = Vec::new();
     for (_, entry) in state.iter().flat_map(|state| state.prefix(&prefix)) {
         if selects(&options, &entry.value) {
@@ -67,7 +71,9 @@ pub(crate) async fn watch(server: &ApiServer, call: &Call<'_>) -> Result<Respons
             Err(())
         }
     };
-    let timeout = options.timeout.unwrap_or_else(|| MIN_TIMEOUT.mul_f64(rand::rng().random_range(1.0..2.0)));
+    let timeout = options
+        .timeout
+        .unwrap_or_else(|| MIN_TIMEOUT.mul_f64(rand::rng().random_range(1.0..2.0)));
     let start = Instant::now();
     let mut bookmarks = interval_at(start + BOOKMARK_PERIOD, BOOKMARK_PERIOD);
     bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,7 +152,11 @@ impl Watching {
                 Err(error) => lines.push(error_line(&error)),
             }
         }
-        if lines.len() == 1 { lines.remove(0) } else { lines.concat().into() }
+        if lines.len() == 1 {
+            lines.remove(0)
+        } else {
+            lines.concat().into()
+        }
     }
 
     /// What an event is to this watch: an object may come into its selection or leave it.
@@ -182,7 +192,11 @@ impl Renderer {
 
     fn render(&mut self, event_type: &str, object: &Stored) -> Result<Bytes, ApiError> {
         if self.as_stored() {
-            return Ok(if event_type == "MODIFIED" { object.modified() } else { object.event(event_type) });
+            return Ok(if event_type == "MODIFIED" {
+                object.modified()
+            } else {
+                object.event(event_type)
+            });
         }
         self.line(event_type, &view(self.kind, object))
     }
@@ -238,7 +252,10 @@ impl Renderer {
                 return event_line("BOOKMARK", &table);
             }
         };
-        event_line("BOOKMARK", &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}))
+        event_line(
+            "BOOKMARK",
+            &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
+        )
     }
 }
 

@@ -61,7 +61,12 @@ pub(crate) enum Change {
 /// POST to a collection.
 pub(crate) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
     let options = WriteOptions::parse(call.query, "CreateOptions")?;
-    let received = body::decode(call.headers, body, &Expected::of(call.kind), options.field_validation)?;
+    let received = body::decode(
+        call.headers,
+        body,
+        &Expected::of(call.kind),
+        options.field_validation,
+    )?;
     let mut warnings = received.warnings;
     let written = create_object(call, received.object, &mut warnings, options).await;
     answer(call, 201, written, &warnings)
@@ -75,8 +80,15 @@ pub(crate) async fn update(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
 /// PUT of an object or of a part of it.
 pub(crate) async fn update_part(call: &Call<'_>, body: &Bytes, change: Change) -> Result<Response, ApiError> {
     let options = WriteOptions::parse(call.query, "UpdateOptions")?;
-    let Received { mut object, mut warnings } =
-        body::decode(call.headers, body, &Expected::of(call.kind), options.field_validation)?;
+    let Received {
+        mut object,
+        mut warnings,
+    } = body::decode(
+        call.headers,
+        body,
+        &Expected::of(call.kind),
+        options.field_validation,
+    )?;
     fit_to_path(call, &mut object)?;
     for _ in 0..ATTEMPTS {
         let old = match current(call) {
@@ -113,8 +125,10 @@ pub(crate) async fn patch_part(call: &Call<'_>, body: &Bytes, change: Change) ->
         let before = view(call.kind, &old);
         let patched = patch_with(call.headers, &before, call.kind.type_id(), body)?;
         check_patched_kind(&patched, call.kind)?;
-        let Received { object: mut new, mut warnings } =
-            decode_patched(&before, patched, &expected, options.field_validation)?;
+        let Received {
+            object: mut new,
+            mut warnings,
+        } = decode_patched(&before, patched, &expected, options.field_validation)?;
         fit_to_path(call, &mut new)?;
         let conditional = new["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"];
         check_version(call, &mut new, &before)?;
@@ -143,9 +157,9 @@ fn patch_type(headers: &http::HeaderMap) -> Result<PatchType, ApiError> {
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-            Err(unsupported("server-side apply is not served yet; use client-side apply"))
-        }
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(unsupported(
+            "server-side apply is not served yet; use client-side apply",
+        )),
         _ => Err(unsupported("415: Unsupported Media Type")),
     }
 }
@@ -165,12 +179,18 @@ pub(crate) fn patch_with(
     };
     patched.map_err(|error| match error {
         PatchError::Malformed(why) => ApiError::bad_request(format!("error decoding patch: {why}")),
-        PatchError::TooManyOperations(_) => {
-            ApiError::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
-        }
+        PatchError::TooManyOperations(_) => ApiError::new(
+            413,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: {error}"),
+        ),
         PatchError::DoesNotFit(_) => ApiError {
             details: Some(serde_json::json!({})),
-            ..ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+            ..ApiError::new(
+                422,
+                "Invalid",
+                "the server rejected our request due to an error in our request",
+            )
         },
     })
 }
@@ -183,9 +203,16 @@ fn check_patched_kind(patched: &Value, kind: &Kind) -> Result<(), ApiError> {
         return Ok(());
     }
     let mut errors = Errors::new();
-    let why =
-        format!("converting ({version}.{found}) to ({}.{}): unknown conversion", go_package(kind), kind.kind);
-    errors.invalid(&stead_api::error::Path::new("patch"), patched.to_string().as_str(), &why);
+    let why = format!(
+        "converting ({version}.{found}) to ({}.{}): unknown conversion",
+        go_package(kind),
+        kind.kind
+    );
+    errors.invalid(
+        &stead_api::error::Path::new("patch"),
+        patched.to_string().as_str(),
+        &why,
+    );
     Err(invalid_patch(&errors))
 }
 
@@ -211,7 +238,11 @@ fn decode_patched(
         }
         let mut errors = Errors::new();
         let name = meta::name(before).to_owned();
-        errors.invalid(&stead_api::error::Path::new("patch"), name.as_str(), &error.message);
+        errors.invalid(
+            &stead_api::error::Path::new("patch"),
+            name.as_str(),
+            &error.message,
+        );
         invalid_patch(&errors)
     })
 }
@@ -226,7 +257,11 @@ pub(crate) async fn create_object(
     let kind = call.kind;
     fit_to_namespace(call, &mut object)?;
     if !meta::text(&object, "resourceVersion").is_empty() {
-        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::new(
+            500,
+            "",
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     fill_metadata(kind, &mut object);
     (kind.logic.set_defaults)(&mut object).map_err(broken)?;
@@ -248,14 +283,21 @@ pub(crate) async fn create_object(
             }
             return Ok(Written::Unstored(new));
         }
-        let mut txn = Txn::new().put(object_key.clone(), encode(&stored_form(kind, new)), Condition::Absent);
+        let mut txn = Txn::new().put(
+            object_key.clone(),
+            encode(&stored_form(kind, new)),
+            Condition::Absent,
+        );
         if let Some((namespace_key, revision)) = namespace {
             txn = txn.check(namespace_key, Condition::Unchanged(revision));
         }
         match call.server.store.commit(allocation.add_to(txn)).await {
             Ok(committed) => return stored(committed),
             Err(CommitError::Conflict(conflict)) => {
-                if let Some(existing) = conflict.current.filter(|_| conflict.key == object_key && !generated) {
+                if let Some(existing) = conflict
+                    .current
+                    .filter(|_| conflict.key == object_key && !generated)
+                {
                     return Err(already_exists(call, &existing.value));
                 }
                 // The generated name or an address is taken, or the namespace has changed: again.
@@ -263,7 +305,11 @@ pub(crate) async fn create_object(
             Err(error) => return Err(commit_error(&error)),
         }
     }
-    Err(ApiError::new(500, "ServerTimeout", "the object could not be created: too many concurrent changes"))
+    Err(ApiError::new(
+        500,
+        "ServerTimeout",
+        "the object could not be created: too many concurrent changes",
+    ))
 }
 
 /// Takes an update to the store: all of the way of a PUT after decoding. `before` is what `old`
@@ -307,7 +353,11 @@ pub(crate) async fn write_update(
     };
     match call.server.store.commit(txn).await {
         Ok(committed) if ends => {
-            meta::set(&mut shown, "resourceVersion", committed.revision.get().to_string());
+            meta::set(
+                &mut shown,
+                "resourceVersion",
+                committed.revision.get().to_string(),
+            );
             Ok(Written::Unstored(shown))
         }
         Ok(committed) => stored(committed),
@@ -320,7 +370,9 @@ pub(crate) async fn write_update(
 /// The object that a transaction wrote first.
 fn stored(committed: stead_store::Committed<Stored>) -> Result<Written, ApiError> {
     let entry = committed.events.first().and_then(|event| event.current());
-    entry.map(|entry| Written::Stored(entry.value.clone())).ok_or_else(|| ApiError::internal("nothing was written"))
+    entry
+        .map(|entry| Written::Stored(entry.value.clone()))
+        .ok_or_else(|| ApiError::internal("nothing was written"))
 }
 
 fn stored_form(kind: &Kind, object: Value) -> Value {
@@ -361,11 +413,20 @@ fn fit_to_path(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
 }
 
 fn fill_metadata(kind: &Kind, object: &mut Value) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+    ] {
         meta::remove(object, field);
     }
     meta::set(object, "uid", new_uid());
-    meta::set(object, "creationTimestamp", stead_api::time::rfc3339(Timestamp::now()));
+    meta::set(
+        object,
+        "creationTimestamp",
+        stead_api::time::rfc3339(Timestamp::now()),
+    );
     if kind.generation != Generation::None {
         meta::set(object, "generation", 1);
     }
@@ -389,7 +450,9 @@ pub(crate) fn generate_name(prefix: &str) -> String {
 pub(crate) fn random_suffix(length: usize) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut random = rand::rng();
-    (0..length).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])).collect()
+    (0..length)
+        .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 fn prepare_create(kind: &Kind, object: &mut Value, warnings: &mut Vec<String>) -> Result<(), ApiError> {
@@ -400,7 +463,12 @@ fn prepare_create(kind: &Kind, object: &mut Value, warnings: &mut Vec<String>) -
     normalize(kind, object);
     let errors = kind.validate_create(object).map_err(broken)?;
     if !errors.is_empty() {
-        return Err(ApiError::invalid(stored_group(kind), kind.kind, meta::name(object), &errors));
+        return Err(ApiError::invalid(
+            stored_group(kind),
+            kind.kind,
+            meta::name(object),
+            &errors,
+        ));
     }
     for warning in (kind.logic.warnings)(object, None).map_err(broken)? {
         if !warnings.contains(&warning) {
@@ -447,7 +515,9 @@ fn keep_metadata(new: &mut Value, old: &Value) {
 
 /// Puts back the parts that this kind of update does not change.
 fn keep_parts(kind: &Kind, new: &mut Value, old: &Value, change: Change) {
-    let (Some(new), Some(old)) = (new.as_object_mut(), old.as_object()) else { return };
+    let (Some(new), Some(old)) = (new.as_object_mut(), old.as_object()) else {
+        return;
+    };
     match change {
         Change::Main if kind.has_status() => {
             new.remove("status");
@@ -510,7 +580,12 @@ fn validate_update(call: &Call<'_>, new: &Value, old: &Value, change: Change) ->
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(stored_group(kind), kind.kind, meta::name(new), &errors))
+    Err(ApiError::invalid(
+        stored_group(kind),
+        kind.kind,
+        meta::name(new),
+        &errors,
+    ))
 }
 
 /// Checks the resourceVersion and uid that a client sent with an update, and sets those of the
@@ -523,7 +598,11 @@ fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, 
     if conditional {
         if version.parse::<u64>().is_err() {
             let quoted = stead_api::error::quote(version);
-            return Err(ApiError::new(500, "", format!("strconv.ParseUint: parsing {quoted}: invalid syntax")));
+            return Err(ApiError::new(
+                500,
+                "",
+                format!("strconv.ParseUint: parsing {quoted}: invalid syntax"),
+            ));
         }
         if version != own {
             return Err(modified(call));
@@ -533,11 +612,19 @@ fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, 
         let zero = stead_api::error::GoSyntax("0x0".to_owned());
         let path = stead_api::error::Path::new("metadata").child("resourceVersion");
         errors.invalid(&path, &zero, "must be specified for an update");
-        return Err(ApiError::invalid(kind.group, kind.plural, &call.path.name, &errors));
+        return Err(ApiError::invalid(
+            kind.group,
+            kind.plural,
+            &call.path.name,
+            &errors,
+        ));
     }
     let uid = meta::uid(new).to_owned();
     let actual = meta::uid(old);
-    if call.headers.get("content-type").is_none_or(|media| !media.as_bytes().ends_with(b"patch+json"))
+    if call
+        .headers
+        .get("content-type")
+        .is_none_or(|media| !media.as_bytes().ends_with(b"patch+json"))
         && !uid.is_empty()
         && uid != actual
     {
@@ -553,10 +640,14 @@ fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, 
 
 /// Whether an update takes away the last thing that kept a deleted object.
 fn is_end_of_deletion(kind: &Kind, new: &Value) -> bool {
-    let content_done = kind.kind != "Namespace" || new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+    let content_done =
+        kind.kind != "Namespace" || new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
     meta::is_deleting(new)
         && meta::finalizers(new).is_empty()
-        && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && new["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0)
+            == 0
         && content_done
 }
 
@@ -602,7 +693,9 @@ pub(super) fn commit_error(error: &CommitError<Stored>) -> ApiError {
 }
 
 pub(super) fn broken(error: NotOfKind) -> ApiError {
-    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    let source = std::error::Error::source(&error)
+        .map(ToString::to_string)
+        .unwrap_or_default();
     ApiError::internal(format!("{error}: {source}"))
 }
 
@@ -615,7 +708,9 @@ fn answer(
 ) -> Result<Response, ApiError> {
     let mut response = match written {
         Err(error) => respond::error(call.accepted.encoding, &error),
-        Ok(Written::Stored(object)) if call.accepted.form == respond::Form::Whole && call.kind.stored_as.is_none() => {
+        Ok(Written::Stored(object))
+            if call.accepted.form == respond::Form::Whole && call.kind.stored_as.is_none() =>
+        {
             respond::encoded(status, call.accepted.encoding, object.json())
         }
         Ok(written) => show(call, status, &written.into_value(call.kind))?,

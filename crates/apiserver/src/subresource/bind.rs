@@ -43,15 +43,33 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
 /// POST of a Binding to the collection of them: what it names is the pod.
 pub(crate) async fn create_named(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
     let options = WriteOptions::parse(call.query, "CreateOptions")?;
-    let binding = body::decode(call.headers, body, &Expected::of(call.kind), options.field_validation)?.object;
-    let kind = call.server.registry.resource("", "v1", "pods").expect("pods are registered");
+    let binding = body::decode(
+        call.headers,
+        body,
+        &Expected::of(call.kind),
+        options.field_validation,
+    )?
+    .object;
+    let kind = call
+        .server
+        .registry
+        .resource("", "v1", "pods")
+        .expect("pods are registered");
     let path = ResourcePath {
         resource: kind.plural.to_owned(),
         name: meta::name(&binding).to_owned(),
         subresource: "binding".to_owned(),
         ..call.path.clone()
     };
-    create(&Call { kind, path: &path, ..*call }, body).await
+    create(
+        &Call {
+            kind,
+            path: &path,
+            ..*call
+        },
+        body,
+    )
+    .await
 }
 
 fn target(binding: &Value) -> Result<String, ApiError> {
@@ -77,16 +95,25 @@ fn bind(mut pod: Value, binding: &Value, node: &str) -> Result<Value, ApiError> 
         ));
     }
     if meta::is_deleting(&pod) {
-        return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        return conflict(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
     }
     if let Some(taken) = pod["spec"]["nodeName"].as_str().filter(|taken| !taken.is_empty()) {
         return conflict(format!("pod {name} is already assigned to node {}", quote(taken)));
     }
-    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+    if pod["spec"]["schedulingGates"]
+        .as_array()
+        .is_some_and(|gates| !gates.is_empty())
+    {
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     pod["spec"]["nodeName"] = node.into();
-    for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+    for (key, value) in binding["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
         pod["metadata"]["annotations"][key] = value.clone();
     }
     let condition = json!({

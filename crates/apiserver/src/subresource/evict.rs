@@ -21,7 +21,9 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     let eviction = body::decode(call.headers, body, &expected, options.field_validation)?.object;
     let name = meta::name(&eviction);
     if !name.is_empty() && name != call.path.name {
-        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+        return Err(ApiError::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
     }
     let asked = &eviction["deleteOptions"];
     let mut delete = DeleteOptions::parse(&Query::default(), asked.is_object().then(|| asked.clone()))?;
@@ -35,12 +37,16 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
 
 /// Says in the pod's status why it goes.
 async fn mark(call: &Call<'_>) -> Result<(), ApiError> {
-    let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Ignore };
+    let options = WriteOptions {
+        dry_run: false,
+        field_validation: FieldValidation::Ignore,
+    };
     loop {
         let old = current(call)?;
         let before = old.value();
         let mut pod = before.clone();
-        if meta::is_deleting(&pod) || matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded")) {
+        if meta::is_deleting(&pod) || matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"))
+        {
             return Ok(());
         }
         let condition = json!({

@@ -40,6 +40,7 @@ pub(crate) async fn serve(call: &Call<'_>, verb: Verb, body: &Bytes) -> Result<R
 
 /// The answer to a create that has nothing else to say.
 fn success(call: &Call<'_>) -> Response {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     crate::respond::value(201, call.accepted.encoding, &status)
 }

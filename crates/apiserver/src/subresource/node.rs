@@ -22,19 +22,36 @@ pub(crate) async fn serve(call: &Call<'_>, parts: &Parts, body: Body) -> Result<
     let subresource = call.path.subresource.as_str();
     let place = format!("{}/{}", meta::namespace(&pod), meta::name(&pod));
     let uri = match subresource {
-        "portforward" => format!("/portForward/{place}{}", query(&call_pairs(call, &["ports", "port"]))),
+        "portforward" => format!(
+            "/portForward/{place}{}",
+            query(&call_pairs(call, &["ports", "port"]))
+        ),
         "log" => {
             let container = container(call, &pod)?;
             let pairs = call_pairs(
                 call,
-                &["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"],
+                &[
+                    "follow",
+                    "previous",
+                    "sinceSeconds",
+                    "sinceTime",
+                    "timestamps",
+                    "tailLines",
+                    "limitBytes",
+                    "stream",
+                ],
             );
             format!("/containerLogs/{place}/{container}{}", query(&pairs))
         }
         _ => {
             let container = container(call, &pod)?;
             let mut pairs = call_pairs(call, &["command"]);
-            for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            for (ours, theirs) in [
+                ("stdin", "input"),
+                ("stdout", "output"),
+                ("stderr", "error"),
+                ("tty", "tty"),
+            ] {
                 if call.query.is_true(ours) {
                     pairs.push((theirs.to_owned(), "1".to_owned()));
                 }
@@ -43,17 +60,31 @@ pub(crate) async fn serve(call: &Call<'_>, parts: &Parts, body: Body) -> Result<
         }
     };
     let node = node_address(call, &pod)?;
-    call.server.nodes.forward(node, &uri, parts, body, &call.server.shutdown).await
+    call.server
+        .nodes
+        .forward(node, &uri, parts, body, &call.server.shutdown)
+        .await
 }
 
 fn call_pairs(call: &Call<'_>, names: &[&str]) -> Vec<(String, String)> {
-    let pairs = names.iter().flat_map(|name| call.query.all(name).into_iter().map(move |value| (*name, value)));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let pairs = names
+        .iter()
+        .flat_map(|name| call.query.all(name).into_iter().map(move |value| (*name, value)));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn query(pairs: &[(String, String)]) -> String {
-    let texts: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={}", percent_encode(value))).collect();
-    if texts.is_empty() { String::new() } else { format!("?{}", texts.join("&")) }
+    let texts: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={}", percent_encode(value)))
+        .collect();
+    if texts.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", texts.join("&"))
+    }
 }
 
 fn percent_encode(text: &str) -> String {
@@ -71,18 +102,29 @@ fn percent_encode(text: &str) -> String {
 /// The container that a request means.
 fn container(call: &Call<'_>, pod: &Value) -> Result<String, ApiError> {
     let names = |list: &str| -> Vec<&str> {
-        pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+        pod["spec"][list]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["name"].as_str())
+            .collect()
     };
     let (containers, init) = (names("containers"), names("initContainers"));
     let ephemeral = names("ephemeralContainers");
     let pod_name = meta::name(pod);
     match call.query.text("container") {
-        Some(name) if containers.iter().chain(&init).chain(&ephemeral).any(|own| *own == name) => {
+        Some(name)
+            if containers
+                .iter()
+                .chain(&init)
+                .chain(&ephemeral)
+                .any(|own| *own == name) =>
+        {
             Ok(name.to_owned())
         }
-        Some(name) => {
-            Err(ApiError::bad_request(format!("container {name} is not valid for pod {pod_name}")))
-        }
+        Some(name) => Err(ApiError::bad_request(format!(
+            "container {name} is not valid for pod {pod_name}"
+        ))),
         None => {
             let default = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str();
             if let Some(name) = default.filter(|name| containers.contains(name)) {
@@ -109,9 +151,16 @@ fn container(call: &Call<'_>, pod: &Value) -> Result<String, ApiError> {
 fn node_address(call: &Call<'_>, pod: &Value) -> Result<SocketAddr, ApiError> {
     let name = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if name.is_empty() {
-        return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", meta::name(pod))));
+        return Err(ApiError::bad_request(format!(
+            "pod {} does not have a host assigned",
+            meta::name(pod)
+        )));
     }
-    let kind = call.server.registry.resource("", "v1", "nodes").expect("nodes are registered");
+    let kind = call
+        .server
+        .registry
+        .resource("", "v1", "nodes")
+        .expect("nodes are registered");
     let node = call
         .server
         .store
@@ -126,6 +175,8 @@ fn node_address(call: &Call<'_>, pod: &Value) -> Result<SocketAddr, ApiError> {
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     match (address, port.and_then(|port| u16::try_from(port).ok())) {
         (Some(address), Some(port)) => Ok(SocketAddr::new(address, port)),
-        _ => Err(ApiError::internal(format!("node {name} has no address or port to be reached at"))),
+        _ => Err(ApiError::internal(format!(
+            "node {name} has no address or port to be reached at"
+        ))),
     }
 }

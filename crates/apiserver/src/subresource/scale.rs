@@ -19,7 +19,11 @@ const ATTEMPTS: usize = 8;
 pub(super) async fn serve(call: &Call<'_>, verb: Verb, body: &Bytes) -> Result<Response, ApiError> {
     let kind = ScaleKind::of(call.kind).ok_or_else(not_allowed)?;
     match verb {
-        Verb::Get => Ok(respond::value(200, call.accepted.encoding, &to_scale(kind, &current(call)?.value()))),
+        Verb::Get => Ok(respond::value(
+            200,
+            call.accepted.encoding,
+            &to_scale(kind, &current(call)?.value()),
+        )),
         Verb::Update => write(call, kind, body, "UpdateOptions").await,
         Verb::Patch => write(call, kind, body, "PatchOptions").await,
         _ => Err(not_allowed()),
@@ -53,10 +57,18 @@ async fn write(call: &Call<'_>, kind: ScaleKind, body: &Bytes, options: &str) ->
         match write_update(call, &old, &before, new, Change::Main, options, &mut warnings).await {
             Err(error) if error.reason == "Conflict" && !conditional => {}
             Ok(Written::Stored(object)) => {
-                return Ok(respond::value(200, call.accepted.encoding, &to_scale(kind, &object.value())));
+                return Ok(respond::value(
+                    200,
+                    call.accepted.encoding,
+                    &to_scale(kind, &object.value()),
+                ));
             }
             Ok(Written::Unstored(object)) => {
-                return Ok(respond::value(200, call.accepted.encoding, &to_scale(kind, &object)));
+                return Ok(respond::value(
+                    200,
+                    call.accepted.encoding,
+                    &to_scale(kind, &object),
+                ));
             }
             Err(error) => return Err(error),
         }
@@ -90,7 +102,12 @@ fn check(call: &Call<'_>, scale: &Value) -> Result<(), ApiError> {
     let mut errors = Errors::new();
     let path = Path::new("spec").child("replicas");
     errors.invalid(&path, &replicas, "must be greater than or equal to 0");
-    Err(ApiError::invalid("autoscaling", "Scale", &call.path.name, &errors))
+    Err(ApiError::invalid(
+        "autoscaling",
+        "Scale",
+        &call.path.name,
+        &errors,
+    ))
 }
 
 fn conflict(call: &Call<'_>) -> ApiError {

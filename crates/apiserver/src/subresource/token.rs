@@ -34,7 +34,9 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     );
     let mut request = body::decode(call.headers, body, &expected, options.field_validation)?.object;
     let account = current(call)?.value();
-    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
+    let seconds = request["spec"]["expirationSeconds"]
+        .as_i64()
+        .unwrap_or(DEFAULT_SECONDS);
     check(seconds)?;
     let pod = bound_pod(call, &request, &account)?;
     let audiences = match request["spec"]["audiences"].as_array() {
@@ -50,7 +52,10 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
         issued_at: now,
         expires_at: after(lifetime)?,
         namespace: call.path.namespace.clone(),
-        service_account: Reference { name: call.path.name.clone(), uid: meta::uid(&account).to_owned() },
+        service_account: Reference {
+            name: call.path.name.clone(),
+            uid: meta::uid(&account).to_owned(),
+        },
         pod,
         id: new_uid(),
     };
@@ -74,12 +79,21 @@ fn check(seconds: i64) -> Result<(), ApiError> {
         errors.invalid(&path, &seconds, "may not specify a duration less than 10 minutes");
     }
     if seconds > MAX_SECONDS {
-        errors.invalid(&path, &seconds, "may not specify a duration larger than 2^32 seconds");
+        errors.invalid(
+            &path,
+            &seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        );
     }
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &errors))
+    Err(ApiError::invalid(
+        "authentication.k8s.io",
+        "TokenRequest",
+        "",
+        &errors,
+    ))
 }
 
 /// The pod that the token is to be bound to: it must be the one named, and use the account.
@@ -90,14 +104,20 @@ fn bound_pod(call: &Call<'_>, request: &Value, account: &Value) -> Result<Option
     }
     let text = |field: &str| reference[field].as_str().unwrap_or_default();
     if (text("kind"), text("apiVersion")) != ("Pod", "v1") {
-        let (group, version) = text("apiVersion").rsplit_once('/').unwrap_or(("", text("apiVersion")));
+        let (group, version) = text("apiVersion")
+            .rsplit_once('/')
+            .unwrap_or(("", text("apiVersion")));
         let kind = text("kind");
         return Err(ApiError::bad_request(format!(
             "cannot bind token to object of type {group}/{version}, Kind={kind}"
         )));
     }
     let name = text("name");
-    let kind = call.server.registry.resource("", "v1", "pods").expect("pods are registered");
+    let kind = call
+        .server
+        .registry
+        .resource("", "v1", "pods")
+        .expect("pods are registered");
     let pod = call
         .server
         .store
@@ -118,5 +138,8 @@ fn bound_pod(call: &Call<'_>, request: &Value, account: &Value) -> Result<Option
             stead_api::error::quote(meta::name(account))
         )));
     }
-    Ok(Some(Reference { name: name.to_owned(), uid: meta::uid(&pod).to_owned() }))
+    Ok(Some(Reference {
+        name: name.to_owned(),
+        uid: meta::uid(&pod).to_owned(),
+    }))
 }

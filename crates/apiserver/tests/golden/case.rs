@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::sent::Sent;
+
 /// The namespace that the areas besides `api` were recorded in.
 const GOLDEN: &str = "golden";
 const TABLE: &str = "application/json;as=Table;g=meta.k8s.io;v=v1";
@@ -48,7 +50,7 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) content_type: Option<String>,
-    pub(crate) body: Option<Value>,
+    pub(crate) body: Option<Sent>,
     pub(crate) headers: Map<String, Value>,
 }
 
@@ -86,7 +88,10 @@ impl Case {
                 struct File {
                     steps: Vec<Step>,
                 }
-                Case { namespace: "case", steps: serde_json::from_str::<File>(text)?.steps }
+                Case {
+                    namespace: "case",
+                    steps: serde_json::from_str::<File>(text)?.steps,
+                }
             }
             "tables" => table(serde_json::from_str(text)?),
             "discovery" => discovery(serde_json::from_str(text)?),
@@ -98,7 +103,7 @@ impl Case {
 /// A request, and for a patch the object that it changes.
 #[derive(Deserialize)]
 struct OneRequest {
-    base: Option<Value>,
+    base: Option<Sent>,
     request: Request,
     response: Answer,
 }
@@ -107,17 +112,29 @@ fn one_request(file: OneRequest) -> Case {
     let mut steps = Vec::new();
     if let Some(base) = file.base {
         let collection = file.request.path.split('?').next().unwrap_or_default();
-        let collection = collection.rsplit_once('/').map_or(collection, |(collection, _)| collection);
+        let collection = collection
+            .rsplit_once('/')
+            .map_or(collection, |(collection, _)| collection);
         let request = Request {
             method: "POST".to_owned(),
             path: collection.to_owned(),
             body: Some(base),
             ..Request::default()
         };
-        steps.push(Step { request, ..Step::default() });
+        steps.push(Step {
+            request,
+            ..Step::default()
+        });
     }
-    steps.push(Step { request: file.request, response: Some(file.response), ..Step::default() });
-    Case { namespace: GOLDEN, steps }
+    steps.push(Step {
+        request: file.request,
+        response: Some(file.response),
+        ..Step::default()
+    });
+    Case {
+        namespace: GOLDEN,
+        steps,
+    }
 }
 
 /// The columns of a resource.
@@ -135,7 +152,11 @@ fn table(mut file: Table) -> Case {
             column["format"] = "".into();
         }
     }
-    let base = if file.group_version.contains('/') { "apis" } else { "api" };
+    let base = if file.group_version.contains('/') {
+        "apis"
+    } else {
+        "api"
+    };
     let request = Request {
         method: "GET".to_owned(),
         path: format!("/{base}/{}/{}", file.group_version, file.resource),
@@ -143,17 +164,40 @@ fn table(mut file: Table) -> Case {
         ..Request::default()
     };
     let body = json!({"columnDefinitions": file.columns});
-    let response = Some(Answer { code: 200, body, ..Answer::default() });
+    let response = Some(Answer {
+        code: 200,
+        body,
+        ..Answer::default()
+    });
     let pick = Some(vec!["columnDefinitions".to_owned()]);
-    Case { namespace: GOLDEN, steps: vec![Step { request, response, pick, ..Step::default() }] }
+    Case {
+        namespace: GOLDEN,
+        steps: vec![Step {
+            request,
+            response,
+            pick,
+            ..Step::default()
+        }],
+    }
 }
 
 fn discovery(body: Value) -> Case {
     let (path, only) = match body["kind"].as_str().unwrap_or_default() {
         "APIVersions" => ("/api".to_owned(), None),
         "APIGroupList" => {
-            let served = |name: &str| stead_api::registry::builtin().group_versions().iter().any(|(group, _)| *group == name);
-            ("/apis".to_owned(), Some(Only { list: "groups", served }))
+            let served = |name: &str| {
+                stead_api::registry::builtin()
+                    .group_versions()
+                    .iter()
+                    .any(|(group, _)| *group == name)
+            };
+            (
+                "/apis".to_owned(),
+                Some(Only {
+                    list: "groups",
+                    served,
+                }),
+            )
         }
         _ => {
             let version = body["groupVersion"].as_str().unwrap_or_default();
@@ -161,13 +205,38 @@ fn discovery(body: Value) -> Case {
             // A subresource is compared where its resource is served.
             let served = |name: &str| {
                 let resource = name.split('/').next().unwrap_or_default();
-                stead_api::registry::builtin().kinds().any(|kind| kind.plural == resource)
+                stead_api::registry::builtin()
+                    .kinds()
+                    .any(|kind| kind.plural == resource)
             };
-            (format!("/{base}/{version}"), Some(Only { list: "resources", served }))
+            (
+                format!("/{base}/{version}"),
+                Some(Only {
+                    list: "resources",
+                    served,
+                }),
+            )
         }
     };
-    let request = Request { method: "GET".to_owned(), path, ..Request::default() };
+    let request = Request {
+        method: "GET".to_owned(),
+        path,
+        ..Request::default()
+    };
     let drop = vec!["serverAddressByClientCIDRs".to_owned()];
-    let response = Some(Answer { code: 200, body, ..Answer::default() });
-    Case { namespace: GOLDEN, steps: vec![Step { request, response, drop, only, ..Step::default() }] }
+    let response = Some(Answer {
+        code: 200,
+        body,
+        ..Answer::default()
+    });
+    Case {
+        namespace: GOLDEN,
+        steps: vec![Step {
+            request,
+            response,
+            drop,
+            only,
+            ..Step::default()
+        }],
+    }
 }

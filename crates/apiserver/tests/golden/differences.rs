@@ -64,12 +64,18 @@ impl Differences {
 
     /// What is wrong with this server's answer to a case, if that is known.
     pub(crate) fn not_yet(&self, case: &str) -> Option<&str> {
-        self.not_yet.iter().find(|entry| entry.case == case).map(|entry| entry.what.as_str())
+        self.not_yet
+            .iter()
+            .find(|entry| entry.case == case)
+            .map(|entry| entry.what.as_str())
     }
 
     /// Puts into a recorded answer what is expected of this server.
     pub(crate) fn apply(&self, case: &str, step: usize, answer: &mut Answer) {
-        for entry in self.otherwise().filter(|entry| entry.case == case && entry.step == step) {
+        for entry in self
+            .otherwise()
+            .filter(|entry| entry.case == case && entry.step == step)
+        {
             for (path, is) in &entry.changes {
                 apply(path, is, answer);
             }
@@ -87,14 +93,22 @@ impl Differences {
             .chain(self.not_yet.iter().map(|entry| &entry.case))
             .filter(|case| !names.contains(case))
             .collect();
-        if stray.is_empty() { Ok(()) } else { Err(format!("no such cases: {stray:?}")) }
+        if stray.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("no such cases: {stray:?}"))
+        }
     }
 
     /// Checks that the page says what the data holds.
     pub(crate) fn check_page(&self, root: &Path) -> Result<(), String> {
         let page = self.page();
         let current = fs::read_to_string(root.join(PAGE)).unwrap_or_default();
-        if page == current { Ok(()) } else { Err(format!("{PAGE} should read:\n{page}")) }
+        if page == current {
+            Ok(())
+        } else {
+            Err(format!("{PAGE} should read:\n{page}"))
+        }
     }
 
     fn page(&self) -> String {
@@ -117,7 +131,16 @@ fn section(page: &mut String, title: &str, entries: &[Otherwise]) {
     let _ = writeln!(page, "\n## {title}\n");
     for entry in entries {
         let paths: Vec<_> = entry.changes.keys().map(|path| format!("`{path}`")).collect();
-        let _ = writeln!(page, "- `{}`, step {}: {} ({})", entry.case, entry.step, entry.why, paths.join(", "));
+        let where_ = if paths.len() > 4 {
+            "the whole answer".to_owned()
+        } else {
+            paths.join(", ")
+        };
+        let _ = writeln!(
+            page,
+            "- `{}`, step {}: {} ({where_})",
+            entry.case, entry.step, entry.why
+        );
     }
 }
 

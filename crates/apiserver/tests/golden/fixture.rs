@@ -65,23 +65,32 @@ impl Fixture {
 
     /// What the service account controller does.
     pub(crate) async fn make_account(&self, namespace: &str) -> Result<()> {
-        self.create(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), "default").await
+        self.create(
+            &format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+            "default",
+        )
+        .await
     }
 
     async fn create(&self, path: &str, name: &str) -> Result<()> {
         let request = case::Request {
             method: "POST".to_owned(),
             path: path.to_owned(),
-            body: Some(json!({"metadata": {"name": name}})),
+            body: Some(serde_json::from_value(json!({"metadata": {"name": name}}))?),
             ..case::Request::default()
         };
         let answered = self.send(&request, None).await?;
-        if answered.code == 201 { Ok(()) } else { Err(answered.body.into()) }
+        if answered.code == 201 {
+            Ok(())
+        } else {
+            Err(answered.body.into())
+        }
     }
 
     /// Sends a request as it is; reads so many lines of the answer, or all.
     pub(crate) async fn send(&self, request: &case::Request, lines: Option<usize>) -> Result<Answered> {
-        let response = tokio::time::timeout(PATIENCE, self.server.router().oneshot(http_request(request)?)).await??;
+        let response =
+            tokio::time::timeout(PATIENCE, self.server.router().oneshot(http_request(request)?)).await??;
         tokio::time::timeout(PATIENCE, read(response, lines)).await?
     }
 
@@ -93,10 +102,12 @@ impl Fixture {
 fn http_request(request: &case::Request) -> Result<Request<Body>> {
     let body = match &request.body {
         None => Body::empty(),
-        Some(Value::String(text)) => Body::from(text.clone()),
-        Some(value) => Body::from(value.to_string()),
+        Some(body) => Body::from(body.text()),
     };
-    let mut made = Request::builder().method(request.method.as_str()).uri(&request.path).body(body)?;
+    let mut made = Request::builder()
+        .method(request.method.as_str())
+        .uri(&request.path)
+        .body(body)?;
     let headers = made.headers_mut();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("apirec/1.0"));
@@ -122,7 +133,8 @@ fn http_request(request: &case::Request) -> Result<Request<Body>> {
         }
     }
     if by_certificate {
-        made.extensions_mut().insert(Identity::new("kubernetes-admin", ["system:masters"]));
+        made.extensions_mut()
+            .insert(Identity::new("kubernetes-admin", ["system:masters"]));
     }
     Ok(made)
 }
@@ -139,5 +151,9 @@ async fn read(response: Response<Body>, lines: Option<usize>) -> Result<Answered
             None => break,
         }
     }
-    Ok(Answered { code: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(bytes)? })
+    Ok(Answered {
+        code: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8(bytes)?,
+    })
 }

@@ -6,7 +6,7 @@
 //! right must fail, so that the list stays true.
 //!
 //! Reading order: `case` (what a file holds), `play` (the one place that calls the server and
-//! compares), `scrub`, `place` and `differences` (what it compares by), `fixture` (the server).
+//! compares), `sent`, `scrub`, `place` and `differences` (what it compares by), `fixture` (the server).
 
 mod case;
 mod differences;
@@ -14,6 +14,7 @@ mod fixture;
 mod place;
 mod play;
 mod scrub;
+mod sent;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,7 +52,11 @@ fn main() -> ExitCode {
 }
 
 fn trial(area: &'static str, file: PathBuf, differences: &Arc<Differences>) -> Trial {
-    let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = file
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let name = format!("{area}/{stem}");
     let differences = differences.clone();
     let not_yet = differences.not_yet(&name).is_some();

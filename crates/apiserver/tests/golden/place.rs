@@ -46,7 +46,9 @@ fn set_at(value: &mut Value, path: &[String], new: Option<Value>) {
 }
 
 fn segments(path: &str) -> impl Iterator<Item = String> {
-    path.split('/').filter(|segment| !segment.is_empty()).map(|segment| segment.replace("~1", "/"))
+    path.split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(|segment| segment.replace("~1", "/"))
 }
 
 fn index(items: &[Value], segment: &str) -> Option<usize> {

@@ -10,13 +10,16 @@ use crate::differences::Differences;
 use crate::fixture::{Answered, Fixture, Result};
 use crate::place;
 use crate::scrub::{self, Scrub};
+use crate::sent::Sent;
 
 /// Plays a case on a server of its own. The error shows every answer that is not as recorded.
 pub(crate) fn check(name: &str, case: &Case, differences: &Differences) -> std::result::Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("start a runtime: {error}"))?;
     runtime.block_on(async {
-        let fixture = Fixture::start(case.namespace).await.map_err(|error| format!("start a server: {error}"))?;
+        let fixture = Fixture::start(case.namespace)
+            .await
+            .map_err(|error| format!("start a server: {error}"))?;
         let result = play(name, case, differences, &fixture).await;
         fixture.close().await;
         result
@@ -35,14 +38,16 @@ async fn play(
         let request = step.request.filled(&names);
         let shown = format!("step {at}: {} {}", request.method, request.path);
         let lines = step.watch.as_ref().map(|watch| watch.events);
-        let answered =
-            fixture.send(&request, lines).await.map_err(|error| format!("{trouble}{shown}: {error}"))?;
+        let answered = fixture
+            .send(&request, lines)
+            .await
+            .map_err(|error| format!("{trouble}{shown}: {error}"))?;
         let found = step.found(&answered, &mut names);
         let recorded = step.response.clone().map(|mut recorded| {
             differences.apply(name, at, &mut recorded);
             step.recorded(recorded, &names)
         });
-        let text = request.body.as_ref().map(Value::to_string).unwrap_or_default();
+        let text = request.body.as_ref().map(Sent::text).unwrap_or_default();
         let different = match recorded {
             None if (200..300).contains(&answered.code) => None,
             None => Some(format!("{}: {}", answered.code, answered.body)),
@@ -53,7 +58,9 @@ async fn play(
             let _ = writeln!(trouble, "{shown}\n{different}");
         }
         if let Some(wait) = &step.wait_for {
-            step_of_controllers(fixture, &filled(&wait.path, &names)).await.map_err(|error| format!("{shown}: {error}"))?;
+            step_of_controllers(fixture, &filled(&wait.path, &names))
+                .await
+                .map_err(|error| format!("{shown}: {error}"))?;
         }
     }
     if trouble.is_empty() { Ok(()) } else { Err(trouble) }
@@ -61,7 +68,9 @@ async fn play(
 
 /// No controller runs here. What a case waits for that one of them does, the replay does.
 async fn step_of_controllers(fixture: &Fixture, path: &str) -> Result<()> {
-    let namespace = path.strip_prefix("/api/v1/namespaces/").and_then(|path| path.strip_suffix("/serviceaccounts/default"));
+    let namespace = path
+        .strip_prefix("/api/v1/namespaces/")
+        .and_then(|path| path.strip_suffix("/serviceaccounts/default"));
     match namespace {
         Some(namespace) => fixture.make_account(namespace).await,
         None => Err(format!("nothing here makes what the case waits for: {path}").into()),
@@ -75,7 +84,10 @@ impl Request {
             method: self.method.clone(),
             path: filled(&self.path, names),
             content_type: self.content_type.clone(),
-            body: self.body.clone().map(|body| filled_value(body, names)),
+            body: self
+                .body
+                .clone()
+                .map(|body| body.map_texts(&|text| filled(text, names))),
             headers: match filled_value(Value::Object(self.headers.clone()), names) {
                 Value::Object(headers) => headers,
                 _ => Map::new(),
@@ -89,8 +101,11 @@ impl Step {
     fn found(&self, answered: &Answered, names: &mut BTreeMap<String, String>) -> Answer {
         let body = match self.watch {
             Some(_) => {
-                let events: Vec<Value> =
-                    answered.body.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into())).collect();
+                let events: Vec<Value> = answered
+                    .body
+                    .lines()
+                    .map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into()))
+                    .collect();
                 json!({"events": events})
             }
             None if answered.body.is_empty() => Value::Null,
@@ -116,13 +131,19 @@ impl Step {
                 headers.insert(name.to_owned(), values);
             }
         }
-        Answer { code: answered.code, body: self.reduced(body), headers }
+        Answer {
+            code: answered.code,
+            body: self.reduced(body),
+            headers,
+        }
     }
 
     /// The parts of a body that are compared.
     fn reduced(&self, mut body: Value) -> Value {
         if let Some(pick) = &self.pick {
-            let parts = pick.iter().map(|path| (path.clone(), place::get(&body, path).cloned().unwrap_or_default()));
+            let parts = pick
+                .iter()
+                .map(|path| (path.clone(), place::get(&body, path).cloned().unwrap_or_default()));
             body = Value::Object(parts.collect());
         }
         if let Some(path) = &self.keys {
@@ -149,7 +170,11 @@ impl Step {
     /// Shows what differs.
     fn compare(&self, mut recorded: Answer, mut found: Answer, request: &str) -> Option<String> {
         let is_post = self.request.method == "POST";
-        let scrub = Scrub { keep: &self.keep, request, is_post };
+        let scrub = Scrub {
+            keep: &self.keep,
+            request,
+            is_post,
+        };
         for answer in [&mut recorded, &mut found] {
             for path in &self.drop {
                 place::set(&mut answer.body, path, None);
@@ -171,7 +196,12 @@ impl Step {
         }
         let mut different = Vec::new();
         compare("code", &recorded.code.into(), &found.code.into(), &mut different);
-        compare("headers", &json!(recorded.headers), &json!(found.headers), &mut different);
+        compare(
+            "headers",
+            &json!(recorded.headers),
+            &json!(found.headers),
+            &mut different,
+        );
         compare("body", &recorded.body, &found.body, &mut different);
         (!different.is_empty()).then(|| different.join("\n"))
     }
@@ -192,7 +222,12 @@ fn compare(path: &str, recorded: &Value, found: &Value, different: &mut Vec<Stri
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
                 let at = format!("{path}/{}", key.replace('/', "~1"));
-                compare(&at, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), different);
+                compare(
+                    &at,
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                    different,
+                );
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
@@ -206,16 +241,19 @@ fn compare(path: &str, recorded: &Value, found: &Value, different: &mut Vec<Stri
 }
 
 fn filled(text: &str, names: &BTreeMap<String, String>) -> String {
-    names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+    names.iter().fold(text.to_owned(), |text, (name, value)| {
+        text.replace(&format!("{{{name}}}"), value)
+    })
 }
 
 fn filled_value(value: Value, names: &BTreeMap<String, String>) -> Value {
     match value {
         Value::String(text) => filled(&text, names).into(),
         Value::Array(items) => items.into_iter().map(|item| filled_value(item, names)).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(key, value)| (filled(&key, names), filled_value(value, names))).collect()
-        }
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(key, value)| (filled(&key, names), filled_value(value, names)))
+            .collect(),
         other => other,
     }
 }

@@ -17,23 +17,35 @@ pub(crate) struct Scrub<'s> {
 /// A pattern and what stands for what it matches, in every text.
 static TEXTS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     [
-        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uid>"),
+        (
+            r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+            "<uid>",
+        ),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "<time>"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]+ \+0000 UTC", "<time>"),
         (r"(?s)-----BEGIN .*-----END [A-Z ]+-----\n?", "<pem>"),
         (r"10\.[0-9]+\.[0-9]+\.[0-9]+", "<cluster-ip>"),
         (r"kube-api-access-[a-z0-9]{5}(?-u:\b)", "kube-api-access-<id>"),
         (r"\(0xc[0-9a-f]+\)", "(<pointer>)"),
-        (r#"resourceVersion\\":\\"[0-9]+"#, r#"resourceVersion\":\"<version>"#),
+        (
+            r#"resourceVersion\\":\\"[0-9]+"#,
+            r#"resourceVersion\":\"<version>"#,
+        ),
         (r#"resourceVersion":"[0-9]+"#, r#"resourceVersion":"<version>"#),
         (r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", "<token>"),
     ]
     .into_iter()
-    .map(|(pattern, stands)| (Regex::new(pattern).expect("the patterns above are well-formed"), stands))
+    .map(|(pattern, stands)| {
+        (
+            Regex::new(pattern).expect("the patterns above are well-formed"),
+            stands,
+        )
+    })
     .collect()
 });
 
-static AGE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^([0-9]+[smhd])+$").expect("a well-formed pattern"));
+static AGE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^([0-9]+[smhd])+$").expect("a well-formed pattern"));
 
 impl Scrub<'_> {
     /// Scrubs a body, and takes away what is as if it were not there.
@@ -57,12 +69,16 @@ impl Scrub<'_> {
             value["status"] = Value::Null;
         }
         if let Some(cells) = value["cells"].as_array_mut() {
-            let ages = cells.iter_mut().filter(|cell| cell.as_str().is_some_and(|cell| AGE.is_match(cell)));
+            let ages = cells
+                .iter_mut()
+                .filter(|cell| cell.as_str().is_some_and(|cell| AGE.is_match(cell)));
             ages.for_each(|cell| *cell = "<age>".into());
         }
         if let Some(columns) = value["columnDefinitions"].as_array_mut() {
             // Ours are in our own words.
-            columns.iter_mut().for_each(|column| column["description"] = Value::Null);
+            columns
+                .iter_mut()
+                .for_each(|column| column["description"] = Value::Null);
         }
         if let Some(metadata) = value["metadata"].as_object_mut() {
             for (field, keep) in [
@@ -101,10 +117,9 @@ impl Scrub<'_> {
 
 /// Scrubs a text.
 pub(crate) fn text_of(text: &str) -> String {
-    let scrubbed = TEXTS.iter().fold(text.to_owned(), |text, (pattern, stands)| {
+    TEXTS.iter().fold(text.to_owned(), |text, (pattern, stands)| {
         pattern.replace_all(&text, regex::NoExpand(stands)).into_owned()
-    });
-    scrubbed
+    })
 }
 
 /// Absent, null, `{}` and `[]` are one.

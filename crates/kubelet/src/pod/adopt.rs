@@ -24,7 +24,7 @@ pub(crate) enum Found {
     /// It runs.
     Alive(stead_runtime::Pod),
     /// It has run; nothing of it is left but how its containers ended.
-    Dead(DeadPod),
+    Dead(Box<DeadPod>),
 }
 
 /// The address that a sandbox was given.

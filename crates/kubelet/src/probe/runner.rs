@@ -116,7 +116,8 @@ impl Counts {
                 self.failures += 1;
                 reports.push(Report::Unhealthy(why));
                 // A liveness or startup probe tells again: the container may still be there.
-                let repeat = probe.kind != Kind::Readiness && self.failures % probe.failure_threshold == 0;
+                let repeat =
+                    probe.kind != Kind::Readiness && self.failures.is_multiple_of(probe.failure_threshold);
                 if self.failures >= probe.failure_threshold && (self.told != Some(false) || repeat) {
                     self.told = Some(false);
                     reports.push(Report::Failed);
@@ -171,8 +172,7 @@ mod tests {
             }
         };
         let _ = tokio::time::timeout(Duration::from_millis(millis), run(probe, check, tell)).await;
-        let log = log.lock().expect("no panic").clone();
-        log
+        std::mem::take(&mut *log.lock().expect("no panic"))
     }
 
     #[tokio::test(start_paused = true)]
@@ -207,8 +207,7 @@ mod tests {
                 }
             };
             let _ = tokio::time::timeout(Duration::from_secs(2), run(probe, check, tell)).await;
-            let log = log.lock().expect("no panic").clone();
-            log
+            std::mem::take(&mut *log.lock().expect("no panic"))
         };
         for kind in [Kind::Startup, Kind::Readiness, Kind::Liveness] {
             assert_eq!(

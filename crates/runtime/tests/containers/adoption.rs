@@ -9,7 +9,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use stead_runtime::config::LogConfig;
 use stead_runtime::images::{ImageStore, LoadOptions};
-use stead_runtime::{ContainerState, ExecConfig, Found};
+use stead_runtime::{ContainerState, ExecConfig, Found, PodError};
 
 use crate::support::*;
 use crate::trials;
@@ -317,9 +317,9 @@ async fn a_server_killed_at_any_moment_leaves_nothing_unknown() {
         .await;
         for container in pod.containers() {
             if container.is_running() && container.name != "ticker" {
-                pod.signal(&container.id, libc_signal("KILL"), true)
-                    .await
-                    .unwrap();
+                let killed = pod.signal(&container.id, libc_signal("KILL"), true).await;
+                // It may end by itself in this moment.
+                assert!(matches!(killed, Ok(()) | Err(PodError::State(_))), "{killed:?}");
                 engine.exit(&container.id).await;
             }
             if container.name != "ticker" {

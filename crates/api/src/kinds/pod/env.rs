@@ -8,7 +8,7 @@ use super::mounts::validate_no_backsteps;
 use crate::error::{Errors, Path};
 use crate::kinds::resources::amount;
 use crate::kinds::text;
-use crate::names;
+use crate::names::{self, NameRule};
 
 /// The fields of its pod that a variable may hold.
 const ENV_FIELDS: [&str; 9] = [
@@ -131,7 +131,7 @@ fn validate_key(name: &str, key: &str, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_file_key(file: &FileKeySelector, path: &Path, errors: &mut Errors) {
-    let checks: [(_, &str, fn(&str) -> Vec<String>); 2] = [
+    let checks: [(_, &str, NameRule); 2] = [
         ("key", &file.key, names::env_var_name),
         ("volumeName", &file.volume_name, names::dns_label),
     ];

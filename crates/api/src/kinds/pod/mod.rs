@@ -48,7 +48,7 @@ use crate::error::{Errors, Path};
 use crate::kinds::text;
 use crate::names;
 use crate::object::{ApiObject, Logic};
-use crate::registry::{Column, Kind, Subresource};
+use crate::registry::{Column, Generation, Kind, Subresource};
 
 pub(super) static KIND: Kind = Kind {
     short_names: &["po"],
@@ -65,6 +65,8 @@ pub(super) static KIND: Kind = Kind {
         Subresource::part("portforward", "PodPortForwardOptions", &["create", "get"]),
         Subresource::status("Pod"),
     ],
+    // Since 1.33 a kubelet says by it which spec its status is of.
+    generation: Generation::Spec,
     selectable: &[
         ("spec.nodeName", &["spec", "nodeName"]),
         ("spec.restartPolicy", &["spec", "restartPolicy"]),

@@ -246,5 +246,5 @@ fn has_only_additions(new: &NodeSelectorTerm, old: &NodeSelectorTerm) -> bool {
     // A term without conditions selects nothing, and would select something with one.
     let was_empty = old_labels.is_empty() && old_fields.is_empty();
     let is_empty = new_labels.is_empty() && new_fields.is_empty();
-    !(was_empty && !is_empty) && new_labels.starts_with(old_labels) && new_fields.starts_with(old_fields)
+    (is_empty || !was_empty) && new_labels.starts_with(old_labels) && new_fields.starts_with(old_fields)
 }
