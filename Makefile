@@ -79,7 +79,7 @@ unit: packages ## the tests of each part
 
 .PHONY: e2e
 e2e: packages build ## the tests of the whole, through kubectl
-	@cargo test --release --package stead-tests
+	@cargo test --release --workspace --test harness --test e2e
 
 .PHONY: test
 test: lint unit e2e ## all of these

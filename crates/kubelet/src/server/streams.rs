@@ -219,10 +219,11 @@ async fn finish(session: Session, exit: Option<Exit>) {
 async fn converse(session: &mut Session, mut exec: Exec) -> Option<Exit> {
     let input = pour(session.stdin.take(), exec.stdin.take()).fuse();
     let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
-    let outputs = outputs(session, stdout, stderr).fuse();
+    let outputs = outputs(session, stdout, stderr);
     let hung_up = session.hung_up();
     let mut sizes = session.sizes.take();
     tokio::pin!(input, outputs, hung_up);
+    let mut all_sent = false;
     let ended = loop {
         tokio::select! {
             () = &mut hung_up => return None,
@@ -233,13 +234,15 @@ async fn converse(session: &mut Session, mut exec: Exec) -> Option<Exit> {
                 }
             }
             () = &mut input => {}
-            () = &mut outputs => {}
+            () = &mut outputs, if !all_sent => all_sent = true,
         }
     };
     // What it wrote may still be on its way, also by processes that it left behind.
-    tokio::select! {
-        () = &mut hung_up => return None,
-        () = &mut outputs => {}
+    if !all_sent {
+        tokio::select! {
+            () = &mut hung_up => return None,
+            () = &mut outputs => {}
+        }
     }
     Some(match ended {
         Ok(code) => Exit::from_code(code),
@@ -263,7 +266,7 @@ async fn follow(
     } = attached;
     let has_output = stdout.is_some() || stderr.is_some();
     let input = pour(session.stdin.take(), stdin).fuse();
-    let outputs = outputs(session, stdout, stderr).fuse();
+    let outputs = outputs(session, stdout, stderr);
     let hung_up = session.hung_up();
     let mut sizes = session.sizes.take();
     tokio::pin!(input, outputs, hung_up);

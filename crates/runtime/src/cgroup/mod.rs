@@ -145,6 +145,17 @@ impl Cgroups {
         Ok(Self { layout, cluster })
     }
 
+    /// Removes what a cluster of this name has left below `root`; processes in it are killed.
+    pub(crate) async fn remove_all(name: &str, root: &Path, mountinfo: &str) -> Result<(), CgroupError> {
+        let cluster = CgroupPath::cluster(name)?;
+        for hierarchy in Layout::detect(root, mountinfo).all() {
+            let dir = hierarchy.dir(&cluster);
+            kill::kill_tree(hierarchy, &dir).await?;
+            remove_tree(&dir).map_err(CgroupError::file("remove", &dir))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn shims(&self) -> Result<CgroupPath, CgroupError> {
         self.cluster.child("shims")
     }

@@ -64,6 +64,23 @@ pub struct Config {
     pub cgroup: String,
 }
 
+const CGROUPS: &str = "/sys/fs/cgroup";
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// Removes the control groups that an engine has made, after its pods have ended and it was closed. What
+/// should still run in them is killed.
+///
+/// # Errors
+/// When one cannot be removed.
+pub async fn remove_cgroups(name: &str) -> Result<(), OpenError> {
+    let mountinfo = fs::read_to_string(MOUNTINFO).map_err(|source| OpenError::File {
+        action: "read",
+        path: MOUNTINFO.into(),
+        source,
+    })?;
+    Ok(Cgroups::remove_all(name, Path::new(CGROUPS), &mountinfo).await?)
+}
+
 /// The engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runtime {
@@ -314,9 +331,9 @@ impl Shared {
             dirs::make_private(&dir).map_err(file("make", &dir))?;
         }
         let read = |path: &str| fs::read_to_string(path).map_err(file("read", Path::new(path)));
-        let mountinfo = read("/proc/self/mountinfo")?;
+        let mountinfo = read(MOUNTINFO)?;
         let available = Available::parse(&read("/proc/self/status")?);
-        let cgroups = Cgroups::open(&config.cgroup, Path::new("/sys/fs/cgroup"), &mountinfo)?;
+        let cgroups = Cgroups::open(&config.cgroup, Path::new(CGROUPS), &mountinfo)?;
         let path = "/proc/self/ns/mnt";
         let mount_namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| file("open", Path::new(path))(error.into()))?;

@@ -1,16 +1,12 @@
 //! `stead down`: stop the pods, each in its grace period, and the server.
 
-use stead_network::Network;
-
-use anyhow::Context as _;
-
 use super::up::change;
 use super::{block_on, print, serve};
 use crate::cluster::Cluster;
 use crate::control::client::Control;
 use crate::place::Place;
 use crate::progress::Step;
-use crate::serve::{End, Server};
+use crate::serve::{End, Server, leave_machine};
 
 /// Stops the cluster of a place.
 pub(super) fn down(place: &Place) -> anyhow::Result<()> {
@@ -51,7 +47,7 @@ pub(super) fn stop(place: &Place) -> anyhow::Result<bool> {
         })?;
         step.done();
     }
-    Network::down(place.id()).context("put the machine's network back")?;
+    block_on(leave_machine(place))?;
     Ok(anything)
 }
 

@@ -201,12 +201,18 @@ impl Server {
         runtime.close().await;
         drop(network);
         if end == End::Down {
-            Network::down(place.id()).context("put the machine's network back")?;
+            leave_machine(&place).await?;
         }
         // The socket is gone with us; a client that finds it is told so by the lock.
         let _ = std::fs::remove_file(place.socket());
         Ok(())
     }
+}
+
+/// Takes away what a cluster whose pods have ended has made in the kernel.
+pub(crate) async fn leave_machine(place: &Place) -> anyhow::Result<()> {
+    Network::down(place.id()).context("put the machine's network back")?;
+    stead_runtime::remove_cgroups(&place.cgroup()).await.context("remove the pods' control groups")
 }
 
 async fn join(mut tasks: JoinSet<()>) {
