@@ -37,7 +37,7 @@ fn manifests() -> Result<()> {
             (
                 "{name: web}",
                 "{name: Web_1}",
-                "a lowercase RFC 1123 subdomain must consist of",
+                "a lowercase RFC 1123 label must consist of",
             ),
             (
                 "{matchLabels: {app: web}}",
@@ -169,7 +169,8 @@ fn broken_image() -> Result<()> {
         ensure!(!images.contains("tool"), "{images}");
         // From standard input, whole, it goes.
         cluster.stead("image load -")?.stdin(whole).ok()?;
-        check_contains(&cluster.stead("image ls")?.ok()?, &["tool:1"])?;
+        let images = cluster.stead("image ls --output json")?.ok()?;
+        check_contains(&images, &["docker.io/library/tool:1"])?;
         cluster.stead("image rm tool:1")?.ok()?;
         let again = cluster.stead("image rm tool:1")?.fails()?;
         again.says(&["tool:1"])?;

@@ -56,7 +56,7 @@ fn rolling() -> Result<()> {
             }
         }
         ensure!(order == ["web-2", "web-1", "web-0"], "{order:?}");
-        check_contains(&cluster.rolled_out("web")?, &["rolling update complete"])?;
+        check_contains(&cluster.rolled_out("web")?, &["roll out complete"])?;
         ensure!(images(cluster)? == "visits:2 visits:2 visits:2");
         ensure!(cluster.in_pod("web-1", "cat /data/kept")? == "kept\n");
         let status = cluster.get("sts web")?["status"].take();

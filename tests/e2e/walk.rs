@@ -20,8 +20,11 @@ fn walk(kubectl: Kubectl) -> Result<()> {
     on_a_cluster(|cluster| {
         let cluster = &cluster.with_kubectl(kubectl);
         cluster.load(&Image::visits()?)?;
-        let images = cluster.stead("image ls")?.ok()?;
-        check_contains(&images, &["visits:1", "visits:2"])?;
+        let images = cluster.stead("image ls --output json")?.ok()?;
+        check_contains(
+            &images,
+            &["docker.io/library/visits:1", "docker.io/library/visits:2"],
+        )?;
 
         let said = cluster.apply(VISITS)?;
         check_contains(

@@ -8,7 +8,12 @@ use clap_complete::Shell;
 
 /// StatefulSets, and everything they need, from one binary that speaks the Kubernetes API.
 #[derive(Debug, Parser)]
-#[command(name = "stead", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "stead",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     /// Where the cluster keeps its state
     #[arg(long, global = true, value_name = "DIR", default_value = crate::place::DEFAULT_DATA_DIR)]

@@ -39,7 +39,10 @@ impl Cluster {
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
         let cluster: Cluster = serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged, and is left as it is; restore it from a backup", path.display())
+            format!(
+                "{} is damaged, and is left as it is; restore it from a backup",
+                path.display()
+            )
         })?;
         if cluster.format > FORMAT {
             bail!("{} was written by a newer stead; use that one", path.display());
@@ -62,7 +65,8 @@ impl Cluster {
     /// Writes the record, whole or not at all.
     pub(crate) fn write(&self, place: &Place) -> anyhow::Result<()> {
         let path = place.cluster();
-        write_whole(&path, &serde_json::to_vec_pretty(self)?).with_context(|| format!("write {}", path.display()))
+        write_whole(&path, &serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("write {}", path.display()))
     }
 }
 
@@ -80,7 +84,9 @@ pub(crate) fn make_data_dir(place: &Place) -> anyhow::Result<()> {
     let ours = place.parts();
     let entries = fs::read_dir(data).with_context(|| format!("read {}", data.display()))?;
     // `mkfs` makes that in a file system of its own.
-    let foreign = entries.flatten().find(|entry| !ours.contains(&entry.path()) && entry.file_name() != "lost+found");
+    let foreign = entries
+        .flatten()
+        .find(|entry| !ours.contains(&entry.path()) && entry.file_name() != "lost+found");
     if let Some(foreign) = foreign {
         bail!(
             "{} is not a data directory of stead: {:?} is in it; name an empty or new directory with --data-dir",
@@ -95,7 +101,12 @@ pub(crate) fn make_data_dir(place: &Place) -> anyhow::Result<()> {
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let aside = path.with_extension(format!("new-{}", std::process::id()));
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&aside, path)
@@ -108,10 +119,20 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 /// A host name as the name of a node, which must be a DNS subdomain.
 fn node_name(host: &str) -> String {
-    let mapped = host.to_ascii_lowercase().replace(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.')), "-");
-    let labels = mapped.split('.').map(|label| label.trim_matches('-')).filter(|label| !label.is_empty());
+    let mapped = host.to_ascii_lowercase().replace(
+        |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.')),
+        "-",
+    );
+    let labels = mapped
+        .split('.')
+        .map(|label| label.trim_matches('-'))
+        .filter(|label| !label.is_empty());
     let name = labels.collect::<Vec<_>>().join(".");
-    if name.is_empty() { "stead".to_owned() } else { name.chars().take(63).collect() }
+    if name.is_empty() {
+        "stead".to_owned()
+    } else {
+        name.chars().take(63).collect()
+    }
 }
 
 #[cfg(test)]
@@ -145,10 +166,25 @@ mod tests {
         };
         cluster.write(&place).expect("a write");
         assert_eq!(Cluster::read(&place).expect("a record"), Some(cluster.clone()));
-        Cluster { format: FORMAT + 1, ..cluster }.write(&place).expect("a write");
-        assert!(Cluster::read(&place).expect_err("refused").to_string().contains("newer"));
+        Cluster {
+            format: FORMAT + 1,
+            ..cluster
+        }
+        .write(&place)
+        .expect("a write");
+        assert!(
+            Cluster::read(&place)
+                .expect_err("refused")
+                .to_string()
+                .contains("newer")
+        );
         fs::write(place.cluster(), "{").expect("a write");
-        assert!(Cluster::read(&place).expect_err("refused").to_string().contains("damaged"));
+        assert!(
+            Cluster::read(&place)
+                .expect_err("refused")
+                .to_string()
+                .contains("damaged")
+        );
     }
 
     #[test]

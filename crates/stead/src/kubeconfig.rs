@@ -44,28 +44,40 @@ pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
 
 /// Puts a cluster's entries into a file and makes its context the current one.
 pub(crate) fn add_to(path: &Path, access: &Access<'_>) -> anyhow::Result<()> {
-    let mut config = read(path)?.unwrap_or_else(|| json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}));
+    let mut config =
+        read(path)?.unwrap_or_else(|| json!({"apiVersion": "v1", "kind": "Config", "preferences": {}}));
     add(&mut config, access).with_context(|| format!("{} is not a kubeconfig", path.display()))?;
     write(path, &config)
 }
 
 /// Takes a cluster's entries out of a file. That there are none, or no file, is no error.
 pub(crate) fn remove_from(path: &Path, name: &str) -> anyhow::Result<()> {
-    let Some(mut config) = read(path)? else { return Ok(()) };
-    if remove(&mut config, name) { write(path, &config) } else { Ok(()) }
+    let Some(mut config) = read(path)? else {
+        return Ok(());
+    };
+    if remove(&mut config, name) {
+        write(path, &config)
+    } else {
+        Ok(())
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<Value>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("read the kubeconfig at {}", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("read the kubeconfig at {}", path.display()));
+        }
     };
     if text.trim().is_empty() {
         return Ok(None);
     }
     let config: Value = serde_saphyr::from_str(&text).with_context(|| {
-        format!("{} is not YAML, and is left as it is; name another file with --kubeconfig", path.display())
+        format!(
+            "{} is not YAML, and is left as it is; name another file with --kubeconfig",
+            path.display()
+        )
     })?;
     Ok(Some(config))
 }
@@ -91,7 +103,8 @@ fn add(config: &mut Value, access: &Access<'_>) -> anyhow::Result<()> {
     set(config, "clusters", name, "cluster", cluster)?;
     set(config, "users", name, "user", user)?;
     // A namespace that the user has set for the context stays.
-    let namespace = named(config, "contexts", name).and_then(|entry| entry["context"].get("namespace").cloned());
+    let namespace =
+        named(config, "contexts", name).and_then(|entry| entry["context"].get("namespace").cloned());
     let mut context = json!({"cluster": name, "user": name});
     if let Some(namespace) = namespace {
         context["namespace"] = namespace;
@@ -102,16 +115,28 @@ fn add(config: &mut Value, access: &Access<'_>) -> anyhow::Result<()> {
 }
 
 fn named<'v>(config: &'v Map<String, Value>, list: &str, name: &str) -> Option<&'v Value> {
-    config.get(list)?.as_array()?.iter().find(|entry| entry["name"] == name)
+    config
+        .get(list)?
+        .as_array()?
+        .iter()
+        .find(|entry| entry["name"] == name)
 }
 
-fn set(config: &mut Map<String, Value>, list: &str, name: &str, field: &str, value: Value) -> anyhow::Result<()> {
+fn set(
+    config: &mut Map<String, Value>,
+    list: &str,
+    name: &str,
+    field: &str,
+    value: Value,
+) -> anyhow::Result<()> {
     let entry = json!({"name": name, field: value});
     let items = config.entry(list).or_insert(Value::Null);
     if items.is_null() {
         *items = json!([]);
     }
-    let items = items.as_array_mut().with_context(|| format!("its {list} are no list"))?;
+    let items = items
+        .as_array_mut()
+        .with_context(|| format!("its {list} are no list"))?;
     match items.iter_mut().find(|item| item["name"] == name) {
         Some(item) => *item = entry,
         None => items.push(entry),
@@ -121,7 +146,9 @@ fn set(config: &mut Map<String, Value>, list: &str, name: &str, field: &str, val
 
 /// Says whether anything was there to be removed.
 fn remove(config: &mut Value, name: &str) -> bool {
-    let Some(config) = config.as_object_mut() else { return false };
+    let Some(config) = config.as_object_mut() else {
+        return false;
+    };
     let mut removed = false;
     for list in ["clusters", "users", "contexts"] {
         if let Some(items) = config.get_mut(list).and_then(Value::as_array_mut) {
@@ -130,7 +157,10 @@ fn remove(config: &mut Value, name: &str) -> bool {
             removed |= items.len() != before;
         }
     }
-    if config.get("current-context").is_some_and(|current| current == name) {
+    if config
+        .get("current-context")
+        .is_some_and(|current| current == name)
+    {
         config.insert("current-context".to_owned(), "".into());
         removed = true;
     }
@@ -144,7 +174,13 @@ mod tests {
     use super::*;
 
     fn access(server: &'static str) -> Access<'static> {
-        Access { name: "stead", server, ca: "Q0E=".into(), certificate: "Q0VSVA==".into(), key: "S0VZ".into() }
+        Access {
+            name: "stead",
+            server,
+            ca: "Q0E=".into(),
+            certificate: "Q0VSVA==".into(),
+            key: "S0VZ".into(),
+        }
     }
 
     const OTHERS: &str = "
@@ -174,7 +210,10 @@ x-mine: [1, 2]
         assert_eq!(with["clusters"][1]["cluster"]["server"], "https://127.0.0.1:6444");
         assert_eq!(with["users"][0], before["users"][0]);
         assert_eq!(with["x-mine"], before["x-mine"]);
-        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).expect("a file").permissions().mode() & 0o777,
+            0o600
+        );
         remove_from(&path, "stead").expect("removed");
         let after = read(&path).expect("YAML").expect("a config");
         assert_eq!(after["current-context"], "");
@@ -198,7 +237,10 @@ x-mine: [1, 2]
     fn a_namespace_of_the_context_stays() {
         let mut config = json!({"contexts": [{"name": "stead", "context": {"namespace": "mine"}}]});
         add(&mut config, &access("https://127.0.0.1:6443")).expect("added");
-        assert_eq!(config["contexts"][0]["context"], json!({"cluster": "stead", "user": "stead", "namespace": "mine"}));
+        assert_eq!(
+            config["contexts"][0]["context"],
+            json!({"cluster": "stead", "user": "stead", "namespace": "mine"})
+        );
     }
 
     #[test]

@@ -26,7 +26,10 @@ impl Place {
         // One directory is one cluster, by whichever path it is reached.
         let data = fs::canonicalize(&data).unwrap_or(data);
         if data.parent().is_none() {
-            bail!("{} cannot be a data directory; name one with --data-dir", data.display());
+            bail!(
+                "{} cannot be a data directory; name one with --data-dir",
+                data.display()
+            );
         }
         let id = ClusterId::derived_from(&data.to_string_lossy());
         Ok(Place { data, id })
@@ -39,7 +42,11 @@ impl Place {
 
     /// What the cluster is called in a kubeconfig.
     pub(crate) fn name(&self) -> String {
-        if self.data == Path::new(DEFAULT_DATA_DIR) { "stead".to_owned() } else { format!("stead-{}", self.id) }
+        if self.data == Path::new(DEFAULT_DATA_DIR) {
+            "stead".to_owned()
+        } else {
+            format!("stead-{}", self.id)
+        }
     }
 
     /// The data directory.

@@ -24,7 +24,11 @@ impl Step {
         } else {
             ProgressBar::hidden()
         };
-        Step { bar, text, began: Instant::now() }
+        Step {
+            bar,
+            text,
+            began: Instant::now(),
+        }
     }
 
     /// Says what is being done just now.
@@ -56,7 +60,8 @@ impl Bytes {
     pub(crate) fn begin(text: impl Into<String>, total: Option<u64>) -> Bytes {
         let bar = if std::io::stderr().is_terminal() {
             // The templates are constants that indicatif's tests of this version accept.
-            let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
+            let style =
+                ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
             let bar = match total {
                 Some(total) => ProgressBar::new(total),
                 None => ProgressBar::new_spinner(),
@@ -68,7 +73,9 @@ impl Bytes {
         } else {
             ProgressBar::hidden()
         };
-        Bytes { bar: bar.with_message(text.into()) }
+        Bytes {
+            bar: bar.with_message(text.into()),
+        }
     }
 
     /// This many so far.

@@ -1,7 +1,7 @@
 //! `stead delete`: the cluster and its data are gone.
 
 use std::fs;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -20,14 +20,20 @@ pub(super) fn delete(place: &Place, options: &cli::Delete) -> anyhow::Result<()>
     };
     let claims = claims(place);
     if !options.yes && !confirmed(place, &claims)? {
-        bail!("nothing was deleted");
+        bail!(
+            "nothing was deleted; `stead{} delete --yes` does not ask",
+            place.flag()
+        );
     }
     let changing = up::change(place)?;
     down::stop(place)?;
     for path in &cluster.kubeconfigs {
         // The data goes all the same: an entry that leads nowhere does no harm.
         if let Err(error) = kubeconfig::remove_from(path, &place.name()) {
-            say(&format!("The entry {:?} is left in a kubeconfig: {error:#}", place.name()));
+            say(&format!(
+                "The entry {:?} is left in a kubeconfig: {error:#}",
+                place.name()
+            ));
         }
     }
     for part in place.parts() {
@@ -72,11 +78,13 @@ fn claim_of(directory: &str) -> Option<String> {
 }
 
 fn confirmed(place: &Place, claims: &[String]) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        bail!("this deletes the cluster {:?} and all its data; say so with --yes", place.name());
-    }
     let mut out = io::stderr();
-    writeln!(out, "This deletes the cluster {:?} and all its data in {}.", place.name(), place.data().display())?;
+    writeln!(
+        out,
+        "This deletes the cluster {:?} and all its data in {}.",
+        place.name(),
+        place.data().display()
+    )?;
     if !claims.is_empty() {
         writeln!(out, "The data of these claims will be lost:")?;
         for claim in claims {

@@ -19,7 +19,11 @@ pub(super) fn down(place: &Place) -> anyhow::Result<()> {
     // Nobody needs it until the next start, which makes it.
     let _ = std::fs::remove_dir_all(place.run());
     print(&match stopped {
-        true => format!("The cluster {:?} is stopped; `stead{} up` brings it back.", place.name(), place.flag()),
+        true => format!(
+            "The cluster {:?} is stopped; `stead{} up` brings it back.",
+            place.name(),
+            place.flag()
+        ),
         false => format!("The cluster {:?} was not running.", place.name()),
     })
 }
@@ -28,7 +32,9 @@ pub(super) fn down(place: &Place) -> anyhow::Result<()> {
 pub(super) fn stop(place: &Place) -> anyhow::Result<bool> {
     let step = || Step::begin(format!("Stopping the cluster {:?}", place.name()));
     let asked = block_on(async {
-        let Some(mut control) = Control::connect(place).await? else { return Ok(None) };
+        let Some(mut control) = Control::connect(place).await? else {
+            return Ok(None);
+        };
         let step = step();
         control.down().await?;
         Ok(Some(step))

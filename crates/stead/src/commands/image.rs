@@ -15,7 +15,7 @@ use tokio_util::io::ReaderStream;
 use super::status::columns;
 use super::{block_on, print};
 use crate::cli;
-use crate::cluster::make_data_dir;
+use crate::cluster::Cluster;
 use crate::control::ImageRow;
 use crate::control::client::Control;
 use crate::place::Place;
@@ -56,7 +56,13 @@ impl Images {
         if let Some(control) = Control::connect(place).await? {
             return Ok(Images::Served(control));
         }
-        make_data_dir(place)?;
+        if Cluster::read(place)?.is_none() {
+            bail!(
+                "there is no cluster in {}; make it with `stead{} up`",
+                place.data().display(),
+                place.flag()
+            );
+        }
         let store = ImageStore::open(place.images()).context("open the images")?;
         Ok(Images::Own(Arc::new(store)))
     }
@@ -80,8 +86,13 @@ impl Images {
         let bar = progress::Bytes::begin("Loading", total);
         match self {
             Images::Served(control) => {
-                let loaded = control.load(archive.stream(move |bytes| bar.at(bytes, total))).await?;
-                Ok(loaded.into_iter().flat_map(|row| named(row.repo_tags, row.id)).collect())
+                let loaded = control
+                    .load(archive.stream(move |bytes| bar.at(bytes, total)))
+                    .await?;
+                Ok(loaded
+                    .into_iter()
+                    .flat_map(|row| named(row.repo_tags, row.id))
+                    .collect())
             }
             Images::Own(store) => {
                 let options = LoadOptions {
@@ -89,7 +100,10 @@ impl Images {
                     ..LoadOptions::default()
                 };
                 let loaded = store.load(archive.read(), &options)?;
-                Ok(loaded.into_iter().flat_map(|image| named(image.names, image.id.to_string())).collect())
+                Ok(loaded
+                    .into_iter()
+                    .flat_map(|image| named(image.names, image.id.to_string()))
+                    .collect())
             }
         }
     }
@@ -128,7 +142,10 @@ impl Archive {
         }
     }
 
-    fn stream(self, progress: impl Fn(u64) + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    fn stream(
+        self,
+        progress: impl Fn(u64) + Send + 'static,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         use futures::StreamExt as _;
         let reader: Box<dyn AsyncRead + Send + Unpin> = match self {
             Archive::File(file) => Box::new(tokio::fs::File::from_std(file)),
@@ -147,13 +164,21 @@ async fn load(images: &mut Images, file: &Path) -> anyhow::Result<()> {
         (Archive::Stdin, None)
     } else {
         let opened = File::open(file).with_context(|| format!("open {}", file.display()))?;
-        let data = opened.metadata().with_context(|| format!("open {}", file.display()))?;
+        let data = opened
+            .metadata()
+            .with_context(|| format!("open {}", file.display()))?;
         if data.is_dir() {
-            bail!("{} is a directory; pack an OCI layout into a tar archive first", file.display());
+            bail!(
+                "{} is a directory; pack an OCI layout into a tar archive first",
+                file.display()
+            );
         }
         (Archive::File(opened), data.is_file().then_some(data.len()))
     };
-    let names = images.load(archive, total).await.with_context(|| format!("load {}", file.display()))?;
+    let names = images
+        .load(archive, total)
+        .await
+        .with_context(|| format!("load {}", file.display()))?;
     for name in names {
         print(&format!("Loaded image: {}", familiar(&name)))?;
     }
@@ -172,7 +197,11 @@ fn list(images: &[ImageRow], output: Option<cli::Output>) -> anyhow::Result<()> 
     let mut rows = vec![["IMAGE", "TAG", "IMAGE ID", "SIZE"].map(str::to_owned)];
     for image in images {
         let untagged = vec!["<none>:<none>".to_owned()];
-        let tags = if image.repo_tags.is_empty() { &untagged } else { &image.repo_tags };
+        let tags = if image.repo_tags.is_empty() {
+            &untagged
+        } else {
+            &image.repo_tags
+        };
         for tag in tags {
             // The last colon: a registry may have a port.
             let (name, tag) = tag.rsplit_once(':').unwrap_or((tag, "<none>"));

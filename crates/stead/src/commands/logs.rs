@@ -13,7 +13,11 @@ use crate::place::Place;
 pub(super) fn logs(place: &Place, options: &cli::Logs) -> anyhow::Result<()> {
     let path = place.log();
     let mut file = File::open(&path).with_context(|| {
-        format!("open the log {}; has this cluster ever been started?", path.display())
+        format!(
+            "open the log {}; `stead{} up` begins it",
+            path.display(),
+            place.flag()
+        )
     })?;
     // Watched before it is read: what comes between the two is seen.
     let watch = if options.follow {
@@ -59,7 +63,11 @@ fn start_of_last(file: &mut File, lines: usize) -> io::Result<u64> {
             starts.pop_front();
         }
     }
-    Ok(if lines == 0 { at } else { starts.front().copied().unwrap_or(0) })
+    Ok(if lines == 0 {
+        at
+    } else {
+        starts.front().copied().unwrap_or(0)
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +80,11 @@ mod tests {
         file.write_all(b"one\ntwo\nthree\n").expect("a write");
         for (lines, expected) in [(0, 14), (1, 8), (2, 4), (3, 0), (9, 0)] {
             file.rewind().expect("a seek");
-            assert_eq!(start_of_last(&mut file, lines).expect("a read"), expected, "{lines}");
+            assert_eq!(
+                start_of_last(&mut file, lines).expect("a read"),
+                expected,
+                "{lines}"
+            );
         }
     }
 }

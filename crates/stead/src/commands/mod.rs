@@ -43,7 +43,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn version() -> String {
     let (major, minor, _) = stead_api::KUBERNETES_VERSION;
-    format!("stead {} (Kubernetes v{major}.{minor})", crate::serve::OWN_VERSION)
+    format!(
+        "stead {} (Kubernetes v{major}.{minor})",
+        crate::serve::OWN_VERSION
+    )
 }
 
 /// Prints a result.
@@ -53,6 +56,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// For commands that only speak with a server: one thread is enough.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start")?;
     runtime.block_on(work)
 }

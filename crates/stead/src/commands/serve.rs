@@ -39,7 +39,10 @@ pub(super) fn serve(place: Place, listen: Option<SocketAddr>) -> anyhow::Result<
         };
         report(&Report::Ready(server.address()));
         // Whoever read that goes away.
-        let null = File::options().write(true).open("/dev/null").context("open /dev/null")?;
+        let null = File::options()
+            .write(true)
+            .open("/dev/null")
+            .context("open /dev/null")?;
         rustix::stdio::dup2_stdout(&null).context("let go of standard output")?;
         until_ended(server).await
     };
@@ -47,10 +50,16 @@ pub(super) fn serve(place: Place, listen: Option<SocketAddr>) -> anyhow::Result<
 }
 
 /// Begins to log, and starts the server of a place.
-pub(super) async fn start(place: Place, listen: Option<SocketAddr>, report: impl Fn(&str)) -> anyhow::Result<Server> {
+pub(super) async fn start(
+    place: Place,
+    listen: Option<SocketAddr>,
+    report: impl Fn(&str),
+) -> anyhow::Result<Server> {
     crate::cluster::make_data_dir(&place)?;
     log::begin(log::open(&place.log())?)?;
-    Server::start(place, listen, report).await.inspect_err(|error| tracing::error!("{error:#}"))
+    Server::start(place, listen, report)
+        .await
+        .inspect_err(|error| tracing::error!("{error:#}"))
 }
 
 /// Serves until a command or a signal ends it. `SIGTERM` is a service manager's: the pods go on.
@@ -71,7 +80,10 @@ async fn until_ended(mut server: Server) -> anyhow::Result<()> {
 pub(super) fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // Both TLS and the registry client take the process's provider. It can be set once only.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start")?;
     runtime.block_on(work)
 }
 

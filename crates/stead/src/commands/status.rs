@@ -24,11 +24,17 @@ pub(super) fn status(place: &Place, options: &cli::Status) -> anyhow::Result<Exi
         (Some(status), Some(cli::Output::Json)) => print(&serde_json::to_string_pretty(&status)?)?,
         (Some(status), None) => print(table(place, &status).trim_end())?,
         (None, Some(cli::Output::Json)) => {
-            print(&serde_json::to_string_pretty(&serde_json::json!({"server": null, "node": null, "pods": []}))?)?;
+            print(&serde_json::to_string_pretty(
+                &serde_json::json!({"server": null, "node": null, "pods": []}),
+            )?)?;
             return Ok(ExitCode::from(STOPPED));
         }
         (None, None) => {
-            print(&format!("cluster  {}\nserver   stopped; start it with `stead{} up`", place.name(), place.flag()))?;
+            print(&format!(
+                "cluster  {}\nserver   stopped; start it with `stead{} up`",
+                place.name(),
+                place.flag()
+            ))?;
             return Ok(ExitCode::from(STOPPED));
         }
     }
@@ -56,9 +62,17 @@ fn table(place: &Place, status: &Status) -> String {
     }
     let mut rows = vec![["NAMESPACE", "POD", "SHIM", "CONTAINERS"].map(str::to_owned)];
     for pod in &status.pods {
-        let containers = pod.containers.iter().map(|container| format!("{} ({})", container.name, container.pid));
+        let containers = pod
+            .containers
+            .iter()
+            .map(|container| format!("{} ({})", container.name, container.pid));
         let containers = containers.collect::<Vec<_>>().join(", ");
-        rows.push([pod.namespace.clone(), pod.name.clone(), pod.shim_pid.to_string(), containers]);
+        rows.push([
+            pod.namespace.clone(),
+            pod.name.clone(),
+            pod.shim_pid.to_string(),
+            containers,
+        ]);
     }
     text.push('\n');
     text + &columns(&rows)
@@ -70,7 +84,10 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
         std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
         text.push('\n');
     }

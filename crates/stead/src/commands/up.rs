@@ -64,7 +64,11 @@ pub(super) fn change(place: &Place) -> anyhow::Result<File> {
     let path = place.change_lock();
     let open = || {
         fs::create_dir_all(place.run())?;
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
         Ok::<_, std::io::Error>(file)
     };
@@ -79,12 +83,20 @@ pub(super) fn start_detached(
 ) -> anyhow::Result<SocketAddr> {
     let log = crate::log::open(&place.log())?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("stead").arg("--data-dir").arg(place.data()).arg("serve");
+    command
+        .arg0("stead")
+        .arg("--data-dir")
+        .arg(place.data())
+        .arg("serve");
     if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
     }
     // A directory that someone may want to unmount is no place to stay in.
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
     let mut child = command.spawn().context("start the server")?;
     let output = child.stdout.take().context("the server has no output")?;
     for line in BufReader::new(output).lines() {
@@ -97,7 +109,10 @@ pub(super) fn start_detached(
         }
     }
     let status = child.wait().context("wait for the server")?;
-    bail!("the server ended ({status}) before it was ready; see {}", place.log().display())
+    bail!(
+        "the server ended ({status}) before it was ready; see {}",
+        place.log().display()
+    )
 }
 
 async fn foreground(
@@ -136,8 +151,16 @@ fn write_kubeconfig(place: &Place, path: &Path, address: SocketAddr) -> anyhow::
     let pki = Pki::open(&place.pki()).context("open the certificates")?;
     let admin = pki.client("kubernetes-admin", &[MASTERS])?;
     // Whoever listens on all addresses is reached by this machine's own.
-    let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let host = if address.ip().is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        address.ip().to_string()
+    };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
     let name = place.name();
     kubeconfig::add_to(
         path,
@@ -155,9 +178,15 @@ fn write_kubeconfig(place: &Place, path: &Path, address: SocketAddr) -> anyhow::
         cluster.kubeconfigs.push(path.to_owned());
         cluster.write(place)?;
     }
-    print(&format!("kubectl now uses the context {name:?} in {}.", path.display()))
+    print(&format!(
+        "kubectl now uses the context {name:?} in {}.",
+        path.display()
+    ))
 }
 
 fn how_to_go_on(place: &Place) -> anyhow::Result<()> {
-    print(&format!("Try `kubectl get nodes`; `stead{} down` stops the cluster and keeps its state.", place.flag()))
+    print(&format!(
+        "Try `kubectl get nodes`; `stead{} down` stops the cluster and keeps its state.",
+        place.flag()
+    ))
 }

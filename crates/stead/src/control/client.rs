@@ -30,7 +30,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Connects; `None` where no server runs.
+    /// Connects; `None` where no server runs. One that is being killed may still take connections.
     pub(crate) async fn connect(place: &Place) -> anyhow::Result<Option<Control>> {
         let path = place.socket();
         let stream = match UnixStream::connect(&path).await {
@@ -38,12 +38,19 @@ impl Control {
             Err(error) if is_nobody(&error) => return Ok(None),
             Err(error) => return Err(error).with_context(|| at(&path)),
         };
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(|| at(&path))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .with_context(|| at(&path))?;
         // It ends with the sender, or with this process.
         tokio::spawn(async move {
             let _ = connection.await;
         });
-        Ok(Some(Control { sender }))
+        let mut control = Control { sender };
+        match control.status().await {
+            Ok(_) => Ok(Some(control)),
+            Err(error) if is_broken_off(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// How the cluster is.
@@ -61,7 +68,8 @@ impl Control {
         &mut self,
         archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> anyhow::Result<Vec<ImageRow>> {
-        self.ask(Method::POST, "/images", Body::from_stream(archive)).await
+        self.ask(Method::POST, "/images", Body::from_stream(archive))
+            .await
     }
 
     /// Removes a name or an image.
@@ -70,7 +78,11 @@ impl Control {
     }
 
     /// Pulls an image; returns its id.
-    pub(crate) async fn pull(&mut self, name: &str, progress: impl Fn(u64, Option<u64>)) -> anyhow::Result<String> {
+    pub(crate) async fn pull(
+        &mut self,
+        name: &str,
+        progress: impl Fn(u64, Option<u64>),
+    ) -> anyhow::Result<String> {
         let answer = self.send(Method::POST, "/images/pull", named(name)?).await?;
         let body = BodyDataStream::new(answer.into_body()).map_err(io::Error::other);
         let mut lines = StreamReader::new(body).lines();
@@ -93,9 +105,19 @@ impl Control {
         tokio::task::spawn_blocking(move || wait(&process)).await?
     }
 
-    async fn ask<T: DeserializeOwned>(&mut self, method: Method, path: &str, body: Body) -> anyhow::Result<T> {
+    async fn ask<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> anyhow::Result<T> {
         let answer = self.send(method, path, body).await?;
-        let bytes = answer.into_body().collect().await.context("hear from the server")?.to_bytes();
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .context("hear from the server")?
+            .to_bytes();
         serde_json::from_slice(&bytes).context("understand the server; is it of another version?")
     }
 
@@ -106,12 +128,21 @@ impl Control {
             .header("host", "stead")
             .header("content-type", "application/json")
             .body(body)?;
-        let answer = self.sender.send_request(request).await.context("speak with the server")?;
+        let answer = self
+            .sender
+            .send_request(request)
+            .await
+            .context("speak with the server")?;
         if answer.status().is_success() {
             return Ok(answer);
         }
         let code = answer.status();
-        let bytes = answer.into_body().collect().await.context("hear from the server")?.to_bytes();
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .context("hear from the server")?
+            .to_bytes();
         match serde_json::from_slice::<Failure>(&bytes) {
             Ok(failure) => bail!("{}", failure.error),
             Err(_) => bail!("the server answered {code}; is it of another version?"),
@@ -125,11 +156,32 @@ fn at(path: &Path) -> String {
 
 /// Nobody listens at a socket.
 fn is_nobody(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// The server has ended before it answered.
+fn is_broken_off(error: &anyhow::Error) -> bool {
+    let is_ended =
+        |error: &hyper::Error| error.is_closed() || error.is_canceled() || error.is_incomplete_message();
+    let is_cut = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    };
+    error.chain().any(|cause| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(is_ended)
+            || cause.downcast_ref::<io::Error>().is_some_and(is_cut)
+    })
 }
 
 fn named(name: &str) -> anyhow::Result<Body> {
-    json(&Named { name: name.to_owned() })
+    json(&Named {
+        name: name.to_owned(),
+    })
 }
 
 fn json(value: &impl Serialize) -> anyhow::Result<Body> {
@@ -137,7 +189,10 @@ fn json(value: &impl Serialize) -> anyhow::Result<Body> {
 }
 
 fn open_process(pid: u32) -> anyhow::Result<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the server has no process id")?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("the server has no process id")?;
     pidfd_open(pid, PidfdFlags::empty()).context("follow the server's process")
 }
 

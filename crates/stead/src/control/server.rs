@@ -22,7 +22,9 @@ use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
-use super::{ContainerStatus, Failure, ImageRow, Named, NodeStatus, PodStatus, PullLine, ServerStatus, Status};
+use super::{
+    ContainerStatus, Failure, ImageRow, Named, NodeStatus, PodStatus, PullLine, ServerStatus, Status,
+};
 use crate::place::Place;
 use crate::serve::{End, version};
 
@@ -62,7 +64,9 @@ pub(crate) async fn serve(listener: UnixListener, controls: Controls, shutdown: 
         .route("/down", post(down))
         .layer(DefaultBodyLimit::disable())
         .with_state(controls);
-    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "the control socket is not served any more");
     }
@@ -83,8 +87,13 @@ fn refused(error: &dyn std::fmt::Display) -> Refused {
 
 async fn status(State(controls): State<Controls>) -> Json<Status> {
     let node = controls.informers.nodes.get(&Key::new("", &controls.node));
-    let conditions = node.as_ref().and_then(|node| node.status.as_ref()?.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let conditions = node
+        .as_ref()
+        .and_then(|node| node.status.as_ref()?.conditions.as_deref())
+        .unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let mut pods: Vec<PodStatus> = controls.runtime.pods().iter().map(pod_status).collect();
     pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     let obstacles = controls.network.obstacles().unwrap_or_default();
@@ -94,7 +103,10 @@ async fn status(State(controls): State<Controls>) -> Json<Status> {
             address: format!("https://{}", controls.address),
             version: version(),
         },
-        node: NodeStatus { name: controls.node, ready },
+        node: NodeStatus {
+            name: controls.node,
+            ready,
+        },
         pods,
         warnings: obstacles.iter().map(ToString::to_string).collect(),
     })
@@ -102,10 +114,16 @@ async fn status(State(controls): State<Controls>) -> Json<Status> {
 
 fn pod_status(pod: &stead_runtime::Pod) -> PodStatus {
     let config = pod.config();
-    let containers = pod.containers().into_iter().filter_map(|container| match container.state {
-        ContainerState::Running { pid, .. } => Some(ContainerStatus { name: container.name, pid }),
-        ContainerState::Exited(_) => None,
-    });
+    let containers = pod
+        .containers()
+        .into_iter()
+        .filter_map(|container| match container.state {
+            ContainerState::Running { pid, .. } => Some(ContainerStatus {
+                name: container.name,
+                pid,
+            }),
+            ContainerState::Exited(_) => None,
+        });
     PodStatus {
         namespace: config.namespace.clone(),
         name: config.name.clone(),
@@ -125,7 +143,9 @@ async fn load(State(controls): State<Controls>, request: Request) -> Result<Json
     let archive = SyncIoBridge::new(StreamReader::new(body));
     let images = controls.images;
     let loaded = tokio::task::spawn_blocking(move || images.load(archive, &LoadOptions::default())).await;
-    let loaded = loaded.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
+    let loaded = loaded
+        .map_err(|error| refused(&error))?
+        .map_err(|error| refused(&error))?;
     let rows = loaded.into_iter().map(|image| ImageRow {
         id: image.id.to_string(),
         repo_tags: image.names,
@@ -138,7 +158,9 @@ async fn load(State(controls): State<Controls>, request: Request) -> Result<Json
 async fn remove(State(controls): State<Controls>, Json(named): Json<Named>) -> Result<(), Refused> {
     let images = controls.images;
     let removed = tokio::task::spawn_blocking(move || images.remove(&named.name)).await;
-    removed.map_err(|error| refused(&error))?.map_err(|error| refused(&error))
+    removed
+        .map_err(|error| refused(&error))?
+        .map_err(|error| refused(&error))
 }
 
 /// Pulls an image; the answer's lines tell how far it is.
@@ -158,7 +180,11 @@ async fn pull(State(controls): State<Controls>, Json(named): Json<Named>) -> Res
             Err(error) => PullLine::Failed(error.to_string()),
         }
     };
-    let pulling = Pulling { outcome: outcome.boxed(), progress, ended: false };
+    let pulling = Pulling {
+        outcome: outcome.boxed(),
+        progress,
+        ended: false,
+    };
     Ok(Body::from_stream(futures::stream::unfold(pulling, Pulling::next)))
 }
 
@@ -186,5 +212,9 @@ impl Pulling {
 }
 
 async fn down(State(controls): State<Controls>) -> Result<(), Refused> {
-    controls.end.send(End::Down).await.map_err(|error| refused(&error))
+    controls
+        .end
+        .send(End::Down)
+        .await
+        .map_err(|error| refused(&error))
 }

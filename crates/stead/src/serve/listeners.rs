@@ -26,7 +26,10 @@ const PORTS_TRIED: u16 = 1000;
 
 /// Listens for clients on this machine: where the user says, or where it was last, or at the first
 /// port that is free.
-pub(super) async fn for_clients(wanted: Option<SocketAddr>, last: Option<u16>) -> anyhow::Result<TcpListener> {
+pub(super) async fn for_clients(
+    wanted: Option<SocketAddr>,
+    last: Option<u16>,
+) -> anyhow::Result<TcpListener> {
     if let Some(address) = wanted {
         return match TcpListener::bind(address).await {
             Ok(listener) => Ok(listener),
@@ -60,12 +63,21 @@ pub(super) async fn for_cluster(address: Ipv4Addr, port: u16) -> anyhow::Result<
 
 /// The API server's certificate, for all names and addresses that it is reached by.
 pub(super) fn api_tls(pki: &Pki, cluster: &Cluster, listening: IpAddr) -> anyhow::Result<ServerConfig> {
-    let mut names: Vec<String> = ["", ".default", ".default.svc", ".default.svc.cluster", ".default.svc.cluster.local"]
-        .map(|rest| format!("kubernetes{rest}"))
-        .into();
+    let mut names: Vec<String> = [
+        "",
+        ".default",
+        ".default.svc",
+        ".default.svc.cluster",
+        ".default.svc.cluster.local",
+    ]
+    .map(|rest| format!("kubernetes{rest}"))
+    .into();
     names.extend(["localhost".to_owned(), cluster.node.clone()]);
-    let mut addresses: Vec<IpAddr> =
-        vec![Ipv4Addr::LOCALHOST.into(), cluster.ranges.node.into(), cluster.ranges.api().into()];
+    let mut addresses: Vec<IpAddr> = vec![
+        Ipv4Addr::LOCALHOST.into(),
+        cluster.ranges.node.into(),
+        cluster.ranges.api().into(),
+    ];
     if listening.is_unspecified() {
         addresses.extend(own_addresses());
     } else if !addresses.contains(&listening) {
@@ -86,7 +98,11 @@ fn own_addresses() -> Option<IpAddr> {
 /// The node's certificate.
 pub(super) fn node_tls(pki: &Pki, cluster: &Cluster) -> anyhow::Result<ServerConfig> {
     let name = format!("system:node:{}", cluster.node);
-    let leaf = pki.server(&name, std::slice::from_ref(&cluster.node), &[cluster.ranges.node.into()])?;
+    let leaf = pki.server(
+        &name,
+        std::slice::from_ref(&cluster.node),
+        &[cluster.ranges.node.into()],
+    )?;
     Ok(pki.server_config(&leaf, &["http/1.1"])?)
 }
 
@@ -110,9 +126,17 @@ mod tests {
     async fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = taken.local_addr().expect("an address");
-        let error = for_clients(Some(address), None).await.expect_err("refused").to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
-        let other = for_clients(None, Some(address.port())).await.expect("the next free port");
+        let error = for_clients(Some(address), None)
+            .await
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(&address.to_string()) && error.contains("--listen"),
+            "{error}"
+        );
+        let other = for_clients(None, Some(address.port()))
+            .await
+            .expect("the next free port");
         assert_ne!(other.local_addr().expect("an address").port(), address.port());
     }
 }

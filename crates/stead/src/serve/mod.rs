@@ -15,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::FlockOperation;
@@ -38,6 +39,9 @@ use parts::{Ground, Parts};
 
 /// stead's own version.
 pub(crate) const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the data directory's last user may take to be gone.
+const PATIENCE_FOR_LOCK: Duration = Duration::from_secs(5);
 
 /// The version as Kubernetes' clients see it.
 pub(crate) fn version() -> String {
@@ -88,7 +92,10 @@ impl Server {
         let network = set_up_network(&place, &cluster)?;
         let cluster_api = listeners::for_cluster(cluster.ranges.node, listeners::API_PORT).await?;
         let node_api = listeners::for_cluster(cluster.ranges.node, listeners::NODE_PORT).await?;
-        let node_port = node_api.local_addr().context("ask for the node's address")?.port();
+        let node_port = node_api
+            .local_addr()
+            .context("ask for the node's address")?
+            .port();
 
         report("opening the store");
         let pki = Pki::open(&place.pki()).context("open the certificates")?;
@@ -98,7 +105,10 @@ impl Server {
             service: cluster.ranges.api(),
             endpoint: SocketAddrV4::new(
                 cluster.ranges.node,
-                cluster_api.local_addr().context("ask for the API's address")?.port(),
+                cluster_api
+                    .local_addr()
+                    .context("ask for the API's address")?
+                    .port(),
             ),
             dns: cluster.ranges.dns(),
         })
@@ -124,15 +134,34 @@ impl Server {
             shutdown: &shutdown,
         })
         .await?;
-        let Parts { tasks: work, recorders, parking, node_api: node_router, registered, informers } = made;
+        let Parts {
+            tasks: work,
+            recorders,
+            parking,
+            node_api: node_router,
+            registered,
+            informers,
+        } = made;
 
         let mut listening = JoinSet::new();
         let mut serve = |listener: TcpListener, tls, router| {
             listening.spawn(listen::serve(listener, tls, router, closing.clone()));
         };
-        serve(clients, listeners::api_tls(&pki, &cluster, address.ip())?, router.clone());
-        serve(cluster_api, listeners::api_tls(&pki, &cluster, address.ip())?, router);
-        serve(node_api, listeners::node_tls(&pki, &cluster)?, listeners::guarded(node_router));
+        serve(
+            clients,
+            listeners::api_tls(&pki, &cluster, address.ip())?,
+            router.clone(),
+        );
+        serve(
+            cluster_api,
+            listeners::api_tls(&pki, &cluster, address.ip())?,
+            router,
+        );
+        serve(
+            node_api,
+            listeners::node_tls(&pki, &cluster)?,
+            listeners::guarded(node_router),
+        );
 
         let mut tasks = JoinSet::new();
         for task in work.into_iter().chain(recorders) {
@@ -187,7 +216,19 @@ impl Server {
 
     /// Ends.
     pub(crate) async fn end(self, end: End) -> anyhow::Result<()> {
-        let Server { place, api, runtime, network, parking, shutdown, closing, tasks, listeners, _lock, .. } = self;
+        let Server {
+            place,
+            api,
+            runtime,
+            network,
+            parking,
+            shutdown,
+            closing,
+            tasks,
+            listeners,
+            _lock,
+            ..
+        } = self;
         tracing::info!(?end, "the server ends");
         if end == End::Down {
             parking.park().await;
@@ -212,7 +253,9 @@ impl Server {
 /// Takes away what a cluster whose pods have ended has made in the kernel.
 pub(crate) async fn leave_machine(place: &Place) -> anyhow::Result<()> {
     Network::down(place.id()).context("put the machine's network back")?;
-    stead_runtime::remove_cgroups(&place.cgroup()).await.context("remove the pods' control groups")
+    stead_runtime::remove_cgroups(&place.cgroup())
+        .await
+        .context("remove the pods' control groups")
 }
 
 async fn join(mut tasks: JoinSet<()>) {
@@ -252,20 +295,29 @@ pub(crate) fn lock(place: &Place) -> anyhow::Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("open {}", path.display()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+    let (locked, waiting) = std::sync::mpsc::channel();
+    // A server that has just been killed has the lock until its last page is freed.
+    std::thread::spawn(move || {
+        let outcome = rustix::fs::flock(&file, FlockOperation::LockExclusive);
+        let _ = locked.send(outcome.map(|()| file));
+    });
+    match waiting.recv_timeout(PATIENCE_FOR_LOCK) {
+        Ok(outcome) => outcome.with_context(|| format!("lock {}", path.display())),
+        Err(_) => bail!(
             "{} is in use by another stead, which does not answer at {}; see its log: {}",
             place.data().display(),
             place.socket().display(),
             place.log().display()
         ),
-        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
 }
 
 fn set_up_network(place: &Place, cluster: &Cluster) -> anyhow::Result<Network> {
-    let options = Options { cluster: place.id(), ranges: cluster.ranges.clone(), expose: false };
+    let options = Options {
+        cluster: place.id(),
+        ranges: cluster.ranges.clone(),
+        expose: false,
+    };
     Network::up(options).map_err(|error| match error {
         NetworkError::RangeTaken(range) => anyhow::anyhow!(
             "something on this machine has a route to {range} now, which this cluster's addresses are in; \
@@ -280,7 +332,10 @@ fn open_api(place: &Place, cluster: &Cluster, pki: &Pki, address: SocketAddr) ->
     let tokens = TokenKey::new(pki.token_key(), &issuer)?;
     let to_nodes = pki.client("kube-apiserver-kubelet-client", &[MASTERS])?;
     let config = stead_apiserver::Config {
-        service_range: (cluster.ranges.services.network(), cluster.ranges.services.prefix_len()),
+        service_range: (
+            cluster.ranges.services.network(),
+            cluster.ranges.services.prefix_len(),
+        ),
         node_ports: 30_000..=32_767,
         address: address.to_string(),
         issuer,
@@ -292,16 +347,21 @@ fn open_api(place: &Place, cluster: &Cluster, pki: &Pki, address: SocketAddr) ->
 }
 
 /// Opens the image store and the engine over it.
-pub(crate) async fn open_engine(place: &Place) -> anyhow::Result<(Arc<ImageStore>, (Runtime, Events, Found))> {
+pub(crate) async fn open_engine(
+    place: &Place,
+) -> anyhow::Result<(Arc<ImageStore>, (Runtime, Events, Found))> {
     let images = Arc::new(
-        ImageStore::open(place.images()).with_context(|| format!("open the images in {}", place.images().display()))?,
+        ImageStore::open(place.images())
+            .with_context(|| format!("open the images in {}", place.images().display()))?,
     );
     let config = stead_runtime::Config {
         state_dir: place.runtime(),
         run_dir: place.run().join("runtime"),
         cgroup: place.cgroup(),
     };
-    let engine = Runtime::open(config, Arc::clone(&images)).await.context("start the container engine")?;
+    let engine = Runtime::open(config, Arc::clone(&images))
+        .await
+        .context("start the container engine")?;
     Ok((images, engine))
 }
 

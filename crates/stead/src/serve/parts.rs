@@ -58,7 +58,17 @@ pub(super) struct Parts {
 
 /// Makes the parts. All of them hear of changes before the informers begin to tell of any.
 pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
-    let Ground { place, cluster, router, pki, network, runtime, images, node_port, shutdown } = ground;
+    let Ground {
+        place,
+        cluster,
+        router,
+        pki,
+        network,
+        runtime,
+        images,
+        node_port,
+        shutdown,
+    } = ground;
     let informers = Informers::new();
     let mut recorders: Vec<Task> = Vec::new();
     let mut recorder = |client: &Client, component: &'static str, host: Option<String>| {
@@ -71,31 +81,51 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
     let inventory = Inventory::new(manager.clone());
     let mut tasks: Vec<Task> = vec![
         Box::pin(
-            StatefulSets::new(manager.clone(), &informers, recorder(&manager, "statefulset-controller", None))
-                .run(shutdown.clone()),
+            StatefulSets::new(
+                manager.clone(),
+                &informers,
+                recorder(&manager, "statefulset-controller", None),
+            )
+            .run(shutdown.clone()),
         ),
         Box::pin(
-            EndpointsController::new(manager.clone(), &informers, recorder(&manager, "endpoint-controller", None))
-                .run(shutdown.clone()),
+            EndpointsController::new(
+                manager.clone(),
+                &informers,
+                recorder(&manager, "endpoint-controller", None),
+            )
+            .run(shutdown.clone()),
         ),
         Box::pin(
-            GarbageCollector::new(manager.clone(), &inventory, recorder(&manager, "garbage-collector-controller", None))
-                .run(shutdown.clone()),
+            GarbageCollector::new(
+                manager.clone(),
+                &inventory,
+                recorder(&manager, "garbage-collector-controller", None),
+            )
+            .run(shutdown.clone()),
         ),
         Box::pin(NamespacesController::new(manager.clone(), &informers, &inventory).run(shutdown.clone())),
         Box::pin(
-            NodesController::new(manager.clone(), &informers, recorder(&manager, "node-controller", None))
-                .run(shutdown.clone()),
+            NodesController::new(
+                manager.clone(),
+                &informers,
+                recorder(&manager, "node-controller", None),
+            )
+            .run(shutdown.clone()),
         ),
         Box::pin(
-            ServiceAccountsController::new(manager.clone(), &informers, pki.ca_pem().to_owned()).run(shutdown.clone()),
+            ServiceAccountsController::new(manager.clone(), &informers, pki.ca_pem().to_owned())
+                .run(shutdown.clone()),
         ),
         Box::pin(
             VolumesController::new(
                 manager.clone(),
                 &informers,
                 recorder(&manager, "persistentvolume-controller", None),
-                Some(LocalVolumes { node: cluster.node.clone(), directory: place.volumes() }),
+                Some(LocalVolumes {
+                    node: cluster.node.clone(),
+                    directory: place.volumes(),
+                }),
             )
             .run(shutdown.clone()),
         ),
@@ -103,11 +133,17 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
     tasks.push(Box::pin(Arc::clone(&inventory).run(shutdown.clone())));
 
     let scheduling = client(router, Identity::new("system:kube-scheduler", [""; 0]));
-    let scheduler =
-        Scheduler::new(scheduling.clone(), &informers, recorder(&scheduling, "default-scheduler", None));
+    let scheduler = Scheduler::new(
+        scheduling.clone(),
+        &informers,
+        recorder(&scheduling, "default-scheduler", None),
+    );
     tasks.push(Box::pin(scheduler.run(shutdown.clone())));
 
-    let node = client(router, Identity::new(format!("system:node:{}", cluster.node), ["system:nodes"]));
+    let node = client(
+        router,
+        Identity::new(format!("system:node:{}", cluster.node), ["system:nodes"]),
+    );
     let parts = stead_kubelet::Parts {
         client: node.clone(),
         informers: informers.clone(),
@@ -116,13 +152,22 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         images,
         network,
     };
-    let kubelet = Kubelet::new(kubelet_config(place, cluster, node_port), parts).await.context("start the node")?;
+    let kubelet = Kubelet::new(kubelet_config(place, cluster, node_port), parts)
+        .await
+        .context("start the node")?;
     let (parking, node_api) = (kubelet.parking(), kubelet.router());
     let registered = CancellationToken::new();
     tasks.extend(kubelet.run(shutdown, registered.clone()));
     // Last: whoever listens does so by now.
     tasks.extend(informers.run(&manager, shutdown));
-    Ok(Parts { tasks, recorders, parking, node_api, registered, informers })
+    Ok(Parts {
+        tasks,
+        recorders,
+        parking,
+        node_api,
+        registered,
+        informers,
+    })
 }
 
 fn kubelet_config(place: &Place, cluster: &Cluster, port: u16) -> stead_kubelet::Config {
