@@ -235,7 +235,8 @@ fn stopped() -> Result<()> {
         let file = Image::new("tool:1").file()?;
         for line in [&format!("image load {}", file.display()), "image ls", "logs"] {
             let outcome = cluster.stead(line)?.fails()?;
-            outcome.says(&["stead up"])?;
+            let up = format!("`stead --data-dir {} up`", cluster.data_dir().display());
+            outcome.says(&[&up])?;
         }
         ensure!(
             !cluster.data_dir().exists(),

@@ -35,7 +35,7 @@ fn walk(kubectl: Kubectl) -> Result<()> {
                 "statefulset.apps/visits created",
             ],
         )?;
-        check_contains(&cluster.rolled_out("visits")?, &["3 pods"])?;
+        check_contains(&cluster.rolled_out("visits")?, &["3 new pods"])?;
         visit_the_service(cluster, 6)?;
         check_tables(cluster)?;
 
