@@ -5,16 +5,18 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The project's folder.
+/// The project's folder. As cargo says when it runs the tests, not when it built them: several checkouts may
+/// share what is built.
 pub fn root() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).to_owned()
+    let tests = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let tests = fs::canonicalize(&tests).unwrap_or(tests);
+    tests.parent().unwrap_or(&tests).to_owned()
 }
 
 /// The `stead` under test.
