@@ -81,5 +81,9 @@ unit: packages ## the tests of each part
 e2e: packages build ## the tests of the whole, through kubectl
 	@cargo test --release --workspace --test harness --test e2e
 
+.PHONY: bench
+bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)
+	@cargo run --release --package stead-bench -- --json target/bench.json $(BENCH)
+
 .PHONY: test
 test: lint unit e2e ## all of these

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cluster::Place;
 use crate::leftovers::{Cgroups, Traces};
-use crate::outside::Outside;
+use crate::outside::{Outside, in_network};
 use crate::program::Program;
 use crate::words::words;
 
@@ -135,6 +135,16 @@ impl Machine {
         let prefix = prefix.into_iter().map(str::to_owned).collect();
         let home = self.dir().join("home").display().to_string();
         Program::new(line, prefix, words).env("HOME", home)
+    }
+
+    /// Does something in the machine's network, on a thread of its own.
+    ///
+    /// # Errors
+    /// The action's, or when the machine is gone.
+    pub fn inside<T: Send>(&self, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = format!("/proc/{}/ns/net", self.pid);
+        let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
+        in_network(&namespace, action)
     }
 
     /// What is at the other end of the machine's uplink.

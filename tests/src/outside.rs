@@ -60,19 +60,22 @@ impl Outside {
 
     /// Does something in the namespace. What it opens there stays there.
     fn inside<T: Send>(&self, action: impl FnOnce() -> std::io::Result<T> + Send) -> Result<T> {
-        // A thread of its own: this one has to stay where it is.
-        std::thread::scope(|scope| {
-            let inside = || -> Result<T> {
-                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
-                    .context("go outside")?;
-                action().context("outside")
-            };
-            scope
-                .spawn(inside)
-                .join()
-                .map_err(|_| anyhow!("panicked outside"))?
-        })
+        in_network(&self.0, || action().context("outside"))
     }
+}
+
+/// Does something in a network namespace. What it opens there stays there.
+pub(crate) fn in_network<T: Send>(namespace: &File, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    // A thread of its own: this one has to stay where it is.
+    std::thread::scope(|scope| {
+        let inside = || -> Result<T> {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("enter a network namespace")?;
+            action()
+        };
+        let joined = scope.spawn(inside).join();
+        joined.map_err(|_| anyhow!("panicked in a network namespace"))?
+    })
 }
 
 /// A name as DNS writes it.

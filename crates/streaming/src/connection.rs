@@ -80,6 +80,17 @@ impl Wire {
         }
     }
 
+    /// Asks a WebSocket client for a sign of life.
+    async fn ping(&mut self) -> io::Result<()> {
+        match self {
+            Self::Bytes(_) => Ok(()),
+            Self::Messages(sink, _) => sink
+                .feed(Message::Ping(Bytes::new()))
+                .await
+                .map_err(io::Error::other),
+        }
+    }
+
     async fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Bytes(io) => io.flush().await,
@@ -222,6 +233,10 @@ async fn send_all(
     while let Some(packet) = packets.recv().await {
         let (frame, is_last) = match packet {
             Packet::Frame(frame) => (frame, false),
+            Packet::Ping => {
+                wire.ping().await?;
+                (Bytes::new(), false)
+            }
             Packet::Last(frame) => (frame, true),
         };
         if !frame.is_empty() {

@@ -27,6 +27,8 @@ const QUEUE: usize = 8;
 pub(crate) enum Packet {
     /// The bytes of a frame, or of a WebSocket message.
     Frame(Bytes),
+    /// A WebSocket's ping.
+    Ping,
     /// The same, if not empty; then the connection is closed, whatever else is queued.
     Last(Bytes),
 }
@@ -50,6 +52,11 @@ impl Outbox {
     /// Queues a packet, when there is a place for it.
     pub(crate) async fn send(&self, frame: Bytes) -> Result<(), Closed> {
         self.0.send(Packet::Frame(frame)).await.map_err(|_| Closed)
+    }
+
+    /// Queues a ping.
+    pub(crate) async fn ping(&self) -> Result<(), Closed> {
+        self.0.send(Packet::Ping).await.map_err(|_| Closed)
     }
 
     /// Queues the last packet.

@@ -93,7 +93,7 @@ mod tests {
     async fn packet(packets: &mut mpsc::Receiver<Packet>) -> Bytes {
         match packets.recv().await {
             Some(Packet::Frame(frame) | Packet::Last(frame)) => frame,
-            None => panic!("no packet"),
+            Some(Packet::Ping) | None => panic!("no packet"),
         }
     }
 

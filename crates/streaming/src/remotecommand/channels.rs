@@ -1,12 +1,14 @@
 //! A session over WebSocket: each thing has a channel of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use super::exit::{self, Exit, StatusForm};
 use super::{OpenError, Session, Sizes, Streams};
-use crate::connection::{Io, Timing};
+use crate::connection::{Connection, Io, Timing};
 use crate::inbox::{Inbox, Input};
 use crate::outbox::Framing;
 use crate::websocket::channel::{self, Dialect, Encoding};
@@ -17,6 +19,9 @@ const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
+
+/// How long a client may take to answer a ping, which WebSockets must; then it is taken to be ready.
+const PATIENCE_WITH_PONG: Duration = Duration::from_secs(1);
 
 /// The client's channels, and what to say at the end.
 #[derive(Debug)]
@@ -38,15 +43,17 @@ pub(super) async fn open(
     let mut channels: Channels = vec![None; 5];
     channels[usize::from(STDIN)] = inbox(wanted.stdin);
     channels[usize::from(RESIZE)] = inbox(wanted.tty);
-    let connection = websocket::start(io, dialect, channels.clone(), timing.idle).await;
+    let heard = CancellationToken::new();
+    let connection = websocket::start(io, dialect, channels.clone(), timing.idle, heard.clone()).await;
     let encoding = dialect.encoding;
-    // Tells the client that the session stands, as the kubelet does.
-    let greeting = channel::message(encoding, greeted(wanted), b"");
-    connection
-        .outbox()
-        .send(greeting)
-        .await
-        .map_err(|_| OpenError::Closed)?;
+    if dialect.ends {
+        until_it_reads(&connection, &heard).await?;
+    } else {
+        // Tells the client that the session stands, as the kubelet does.
+        let greeting = channel::message(encoding, greeted(wanted), b"");
+        let sent = connection.outbox().send(greeting).await;
+        sent.map_err(|_| OpenError::Closed)?;
+    }
     let input = |number: u8| channels[usize::from(number)].clone().map(Input::new);
     let output = |wanted: bool, number| {
         wanted.then(|| connection.outbox().output(Framing::Channel { number, encoding }))
@@ -63,6 +70,17 @@ pub(super) async fn open(
         }),
         connection,
     })
+}
+
+/// Waits until the client reads what it is sent. `kubectl` 1.31 to 1.33 begins that after it is connected, and
+/// throws away what came before, so that the output of a quick command could be lost.
+async fn until_it_reads(connection: &Connection, heard: &CancellationToken) -> Result<(), OpenError> {
+    connection.outbox().ping().await.map_err(|_| OpenError::Closed)?;
+    tokio::select! {
+        () = heard.cancelled() => Ok(()),
+        () = connection.closed().cancelled() => Err(OpenError::Closed),
+        () = tokio::time::sleep(PATIENCE_WITH_PONG) => Ok(()),
+    }
 }
 
 /// The first channel on which the client listens.

@@ -15,6 +15,7 @@ use futures::stream::SplitStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
 use crate::connection::{Connection, Io, Parts, Wire};
@@ -40,12 +41,18 @@ pub(crate) async fn socket(io: Io) -> WebSocketStream<Io> {
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// Starts a connection with channels.
-pub(crate) async fn start(io: Io, dialect: Dialect, channels: Channels, idle: Duration) -> Connection {
+/// Starts a connection with channels. `heard` is cancelled when the client has answered a ping.
+pub(crate) async fn start(
+    io: Io,
+    dialect: Dialect,
+    channels: Channels,
+    idle: Duration,
+    heard: CancellationToken,
+) -> Connection {
     let (sink, messages) = socket(io).await.split();
     let (outbox, packets) = outbox::queue();
     let activity = Arc::new(Activity::new());
-    let reading = receive(messages, dialect, channels, Arc::clone(&activity));
+    let reading = receive(messages, dialect, channels, Arc::clone(&activity), heard);
     let wire = Wire::Messages(sink, dialect.encoding);
     Connection::start(
         Parts {
@@ -65,12 +72,17 @@ async fn receive(
     dialect: Dialect,
     channels: Channels,
     activity: Arc<Activity>,
+    heard: CancellationToken,
 ) {
     while let Some(message) = messages.next().await {
         activity.note();
         let bytes = match message {
             Ok(Message::Binary(bytes)) => bytes,
             Ok(Message::Text(text)) => Bytes::from(text),
+            Ok(Message::Pong(_)) => {
+                heard.cancel();
+                continue;
+            }
             Ok(_) => continue,
             Err(error) => {
                 tracing::debug!(%error, "a client's WebSocket connection broke off");

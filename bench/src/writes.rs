@@ -1,0 +1,46 @@
+//! Durable writes: creations of small ConfigMaps over TLS.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures::future::try_join_all;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::api::{Access, Api};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// One client, one creation after another; returns the median of how long each took.
+pub(crate) async fn alone(access: &Access, count: usize) -> Result<Duration> {
+    let mut api = access.connect().await?;
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let begin = Instant::now();
+        create(&mut api, &format!("alone-{number}")).await?;
+        times.push(begin.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[count / 2])
+}
+
+/// Many clients at once for a while; returns how many creations a second there were.
+pub(crate) async fn together(access: &Access, clients: usize, time: Duration) -> Result<f64> {
+    let begin = Instant::now();
+    let client = |client| async move {
+        let mut api = access.connect().await?;
+        let mut done = 0_u32;
+        while begin.elapsed() < time {
+            create(&mut api, &format!("many-{client}-{done}")).await?;
+            done += 1;
+        }
+        anyhow::Ok(done)
+    };
+    let done = try_join_all((0..clients).map(client)).await?;
+    Ok(f64::from(done.into_iter().sum::<u32>()) / begin.elapsed().as_secs_f64())
+}
+
+async fn create(api: &mut Api, name: &str) -> Result<Value> {
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"color": "blue"}});
+    api.ask(Method::POST, MAPS, Some(&map)).await
+}
