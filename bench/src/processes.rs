@@ -48,19 +48,18 @@ pub(crate) fn cpu(cluster: &Cluster, time: Duration) -> Result<f64> {
     Ok((used()? - before).as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0)
 }
 
-/// From the schedulers' accounting, which counts nanoseconds: all threads', as each has a file.
+/// A process's time on processors, in all its threads, also those that have ended.
 fn cpu_time(cluster: &Cluster, pid: u64) -> Result<Duration> {
-    let dir = cluster.machine.root().join(format!("proc/{pid}/task"));
-    let tasks = fs::read_dir(&dir).with_context(|| format!("list {dir:?}"))?;
-    let mut nanoseconds = 0;
-    for task in tasks.flatten() {
-        // A thread may end meanwhile.
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += text
-            .split(' ')
-            .next()
-            .and_then(|field| field.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(nanoseconds))
+    let path = cluster.machine.root().join(format!("proc/{pid}/stat"));
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
+    // The name, in brackets, may hold anything.
+    let (_, fields) = text.rsplit_once(") ").context("no name")?;
+    let fields: Vec<_> = fields.split(' ').collect();
+    let ticks = |field: usize| fields.get(field).and_then(|field| field.parse::<u64>().ok());
+    let (user, system) = (
+        ticks(11).context("no user time")?,
+        ticks(12).context("no system time")?,
+    );
+    // Linux counts in hundredths of a second here, whatever the kernel's own tick is.
+    Ok(Duration::from_millis((user + system) * 10))
 }

@@ -169,7 +169,7 @@ fn manifest(shape: Shape) -> Value {
                     "containers": [{
                         "name": "web",
                         "image": "tool:1",
-                        "command": ["httpd", "-f", "-p", "8080", "-h", "/etc"],
+                        "command": ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"],
                         "readinessProbe": {"httpGet": {"path": "/hostname", "port": 8080}, "periodSeconds": 10},
                         "volumeMounts": if_claims(mount),
                     }],
