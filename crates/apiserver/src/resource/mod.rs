@@ -2,15 +2,16 @@
 
 mod delete;
 mod list;
+mod patching;
+mod prepare;
 mod read;
 mod watch;
 mod write;
 
 pub(crate) use delete::{delete, delete_collection, remove};
 pub(crate) use list::list;
+pub(crate) use patching::patch_with;
+pub(crate) use prepare::{new_uid, random_suffix};
 pub(crate) use read::{current, get};
 pub(crate) use watch::watch;
-pub(crate) use write::{
-    Change, Written, create, new_uid, patch, patch_part, patch_with, random_suffix, update, update_part,
-    write_update,
-};
+pub(crate) use write::{Change, Written, create, patch, patch_part, update, update_part, write_update};

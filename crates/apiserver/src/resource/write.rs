@@ -6,20 +6,22 @@
 
 use axum::response::Response;
 use bytes::Bytes;
-use jiff::Timestamp;
-use rand::Rng as _;
 use serde_json::Value;
 use stead_api::error::{ApiError, Errors};
+use stead_api::meta;
 use stead_api::object::NotOfKind;
-use stead_api::patch::PatchError;
-use stead_api::registry::{Generation, Kind};
-use stead_api::{meta, patch as patches, schema};
+use stead_api::registry::Kind;
 use stead_store::{CommitError, Condition, Txn};
 
-use super::read::{closed, current, go_package, show, view};
+use super::patching::{check_patched_kind, decode_patched, patch_type, patch_with};
+use super::prepare::{
+    fill_metadata, fit_to_namespace, fit_to_path, generate_name, keep_metadata, keep_parts, prepare_create,
+    prepare_update, stored_group,
+};
+use super::read::{closed, current, show, view};
 use crate::admission;
 use crate::body::{self, Expected, Received};
-use crate::options::{FieldValidation, WriteOptions};
+use crate::options::WriteOptions;
 use crate::respond;
 use crate::server::Call;
 use crate::services;
@@ -27,8 +29,6 @@ use crate::stored::{Stored, encode, key};
 
 /// How often a write is tried that loses races against others.
 const ATTEMPTS: usize = 8;
-/// How long a generated name may be before its random end.
-const GENERATED_STEM: usize = 58;
 
 /// What came of a write.
 pub(crate) enum Written {
@@ -138,113 +138,6 @@ pub(crate) async fn patch_part(call: &Call<'_>, body: &Bytes, change: Change) ->
         }
     }
     Err(modified(call))
-}
-
-/// The types of patches.
-enum PatchType {
-    Json,
-    Merge,
-    Strategic,
-}
-
-/// The type that a request's headers name.
-fn patch_type(headers: &http::HeaderMap) -> Result<PatchType, ApiError> {
-    let unsupported = |message: &str| ApiError {
-        details: Some(serde_json::json!({})),
-        ..ApiError::new(415, "UnsupportedMediaType", message)
-    };
-    match body::media_type(headers).as_str() {
-        "application/json-patch+json" => Ok(PatchType::Json),
-        "application/merge-patch+json" => Ok(PatchType::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(unsupported(
-            "server-side apply is not served yet; use client-side apply",
-        )),
-        _ => Err(unsupported("415: Unsupported Media Type")),
-    }
-}
-
-/// Applies a patch of the type that the request's headers name.
-pub(crate) fn patch_with(
-    headers: &http::HeaderMap,
-    before: &Value,
-    ty: schema::TypeId,
-    patch: &[u8],
-) -> Result<Value, ApiError> {
-    let patched = match patch_type(headers)? {
-        PatchType::Json => patches::json_patch(before, patch),
-        PatchType::Merge => patches::merge_patch(before, patch),
-        PatchType::Strategic => patches::parse_object(patch)
-            .and_then(|patch| patches::strategic_merge(schema::builtin(), ty, before, patch)),
-    };
-    patched.map_err(|error| match error {
-        PatchError::Malformed(why) => ApiError::bad_request(format!("error decoding patch: {why}")),
-        PatchError::TooManyOperations(_) => ApiError::new(
-            413,
-            "RequestEntityTooLarge",
-            format!("Request entity too large: {error}"),
-        ),
-        PatchError::DoesNotFit(_) => ApiError {
-            details: Some(serde_json::json!({})),
-            ..ApiError::new(
-                422,
-                "Invalid",
-                "the server rejected our request due to an error in our request",
-            )
-        },
-    })
-}
-
-/// A patch cannot make an object into one of another kind.
-fn check_patched_kind(patched: &Value, kind: &Kind) -> Result<(), ApiError> {
-    let text = |field: &str| patched[field].as_str().unwrap_or_default();
-    let (found, version) = (text("kind"), text("apiVersion"));
-    if found == kind.kind && version == kind.api_version() {
-        return Ok(());
-    }
-    let mut errors = Errors::new();
-    let why = format!(
-        "converting ({version}.{found}) to ({}.{}): unknown conversion",
-        go_package(kind),
-        kind.kind
-    );
-    errors.invalid(
-        &stead_api::error::Path::new("patch"),
-        patched.to_string().as_str(),
-        &why,
-    );
-    Err(invalid_patch(&errors))
-}
-
-/// 422 for what a patch makes of an object. It names neither object nor kind.
-fn invalid_patch(errors: &Errors) -> ApiError {
-    let mut error = ApiError::invalid("", "", "", errors);
-    if let Some(details) = error.details.as_mut().and_then(Value::as_object_mut) {
-        details.remove("kind");
-    }
-    error
-}
-
-/// What the patch did not bring is not held against it.
-fn decode_patched(
-    before: &Value,
-    patched: Value,
-    expected: &Expected,
-    validation: FieldValidation,
-) -> Result<Received, ApiError> {
-    body::decode_patched(patched, expected, validation).map_err(|error| {
-        if error.message.contains("strict decoding error") {
-            return error;
-        }
-        let mut errors = Errors::new();
-        let name = meta::name(before).to_owned();
-        errors.invalid(
-            &stead_api::error::Path::new("patch"),
-            name.as_str(),
-            &error.message,
-        );
-        invalid_patch(&errors)
-    })
 }
 
 /// Creates an object: all of the way of a POST after decoding.
@@ -380,194 +273,6 @@ fn stored_form(kind: &Kind, object: Value) -> Value {
         None => object,
         Some(stored) => (stored.to_stored)(object),
     }
-}
-
-fn fit_to_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
-    let (own, wanted) = (meta::namespace(object), call.path.namespace.as_str());
-    if own == wanted {
-        return Ok(());
-    }
-    if !call.kind.namespaced {
-        meta::remove(object, "namespace");
-    } else if own.is_empty() {
-        meta::set(object, "namespace", wanted);
-    } else {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    Ok(())
-}
-
-fn fit_to_path(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
-    let name = meta::name(object);
-    if name.is_empty() {
-        meta::set(object, "name", call.path.name.as_str());
-    } else if name != call.path.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.path.name
-        )));
-    }
-    fit_to_namespace(call, object)
-}
-
-fn fill_metadata(kind: &Kind, object: &mut Value) {
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "managedFields",
-    ] {
-        meta::remove(object, field);
-    }
-    meta::set(object, "uid", new_uid());
-    meta::set(
-        object,
-        "creationTimestamp",
-        stead_api::time::rfc3339(Timestamp::now()),
-    );
-    if kind.generation != Generation::None {
-        meta::set(object, "generation", 1);
-    }
-}
-
-/// A random uuid (version 4).
-pub(crate) fn new_uid() -> String {
-    let bytes: u128 = rand::rng().random();
-    let bits = (bytes & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// A prefix with five random characters, as `SimpleNameGenerator` makes them.
-pub(crate) fn generate_name(prefix: &str) -> String {
-    let stem: String = prefix.chars().take(GENERATED_STEM).collect();
-    format!("{stem}{}", random_suffix(5))
-}
-
-/// Random characters that make no words.
-pub(crate) fn random_suffix(length: usize) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut random = rand::rng();
-    (0..length)
-        .map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]))
-        .collect()
-}
-
-fn prepare_create(kind: &Kind, object: &mut Value, warnings: &mut Vec<String>) -> Result<(), ApiError> {
-    if kind.has_status() && !kind.keeps_status_on_create {
-        clear_status(object);
-    }
-    (kind.logic.prepare_for_create)(object).map_err(broken)?;
-    normalize(kind, object);
-    let errors = kind.validate_create(object).map_err(broken)?;
-    if !errors.is_empty() {
-        return Err(ApiError::invalid(
-            stored_group(kind),
-            kind.kind,
-            meta::name(object),
-            &errors,
-        ));
-    }
-    for warning in (kind.logic.warnings)(object, None).map_err(broken)? {
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-    Ok(())
-}
-
-/// The group that errors name: checks are of what is stored.
-fn stored_group(kind: &Kind) -> &'static str {
-    kind.stored_as.map_or(kind.group, |stored| stored.group)
-}
-
-fn clear_status(object: &mut Value) {
-    if let Some(object) = object.as_object_mut() {
-        object.remove("status");
-    }
-}
-
-fn normalize(kind: &Kind, object: &mut Value) {
-    schema::normalize(schema::builtin(), kind.type_id(), object);
-    object["apiVersion"] = kind.api_version().into();
-    object["kind"] = kind.kind.into();
-}
-
-/// Puts back what no update can change.
-fn keep_metadata(new: &mut Value, old: &Value) {
-    let kept = |field: &str| old["metadata"][field].clone();
-    for field in ["generation", "creationTimestamp", "deletionTimestamp"] {
-        match kept(field) {
-            Value::Null => meta::remove(new, field),
-            value => meta::set(new, field, value),
-        }
-    }
-    for field in ["uid", "deletionGracePeriodSeconds"] {
-        if new["metadata"][field].is_null() && !old["metadata"][field].is_null() {
-            meta::set(new, field, kept(field));
-        }
-    }
-    meta::remove(new, "managedFields");
-    meta::remove(new, "selfLink");
-}
-
-/// Puts back the parts that this kind of update does not change.
-fn keep_parts(kind: &Kind, new: &mut Value, old: &Value, change: Change) {
-    let (Some(new), Some(old)) = (new.as_object_mut(), old.as_object()) else {
-        return;
-    };
-    match change {
-        Change::Main if kind.has_status() => {
-            new.remove("status");
-            if let Some(status) = old.get("status") {
-                new.insert("status".to_owned(), status.clone());
-            }
-        }
-        Change::Main => {}
-        Change::Status => {
-            new.retain(|name, _| matches!(name.as_str(), "metadata" | "status"));
-            for (name, value) in old {
-                if !matches!(name.as_str(), "metadata" | "status") {
-                    new.insert(name.clone(), value.clone());
-                }
-            }
-        }
-        Change::Finalize => {
-            if let Some(status) = old.get("status") {
-                new.insert("status".to_owned(), status.clone());
-            }
-        }
-    }
-}
-
-fn prepare_update(kind: &Kind, new: &mut Value, old: &Value, change: Change) -> Result<(), ApiError> {
-    match change {
-        Change::Main => (kind.logic.prepare_for_update)(new, old).map_err(broken)?,
-        Change::Status => (kind.logic.prepare_for_status_update)(new, old).map_err(broken)?,
-        Change::Finalize => {}
-    }
-    normalize(kind, new);
-    let changed = match kind.generation {
-        Generation::None => false,
-        Generation::Spec => new["spec"] != old["spec"],
-        Generation::Content => {
-            let content = |object: &Value| -> Vec<(String, Value)> {
-                let parts = object.as_object().into_iter().flatten();
-                parts
-                    .filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
-                    .map(|(name, value)| (name.clone(), value.clone()))
-                    .collect()
-            };
-            content(new) != content(old)
-        }
-    };
-    if changed {
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-        meta::set(new, "generation", generation + 1);
-    }
-    Ok(())
 }
 
 fn validate_update(call: &Call<'_>, new: &Value, old: &Value, change: Change) -> Result<(), ApiError> {
@@ -717,24 +422,4 @@ fn answer(
     };
     respond::warn(&mut response, warnings);
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uids_are_random_version_4_uuids() {
-        let (a, b) = (new_uid(), new_uid());
-        assert_ne!(a, b);
-        assert_eq!((a.len(), &a[14..15]), (36, "4"));
-        assert!("89ab".contains(&a[19..20]), "{a}");
-    }
-
-    #[test]
-    fn generated_names_fit_a_label() {
-        let name = generate_name(&"x".repeat(100));
-        assert_eq!(name.len(), 63);
-        assert!(name.starts_with("xxx"));
-    }
 }
