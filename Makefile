@@ -70,16 +70,19 @@ clean-demo: build ## remove the demo's cluster and all its data
 
 .PHONY: lint
 lint: ## check the format, and for what is suspicious
-	@cargo fmt --all --check
+	@echo '===== make lint'
+	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 
 .PHONY: unit
 unit: packages ## the tests of each part
-	@cargo test --release --workspace --exclude stead-tests
+	@echo '===== make unit'
+	cargo test --release --workspace --exclude stead-tests
 
 .PHONY: e2e
 e2e: packages build ## the tests of the whole, through kubectl
-	@cargo test --release --workspace --test harness --test e2e
+	@echo '===== make e2e'
+	cargo test --release --workspace --test harness --test e2e
 
 .PHONY: bench
 bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)

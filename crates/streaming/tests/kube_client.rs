@@ -245,15 +245,18 @@ async fn a_command_that_was_not_run_says_why() {
 #[tokio::test]
 async fn a_client_that_goes_away_is_noticed() {
     static GONE: tokio::sync::Notify = tokio::sync::Notify::const_new();
-    let node = Node::new(|session| {
+    let node = Node::new(|mut session| {
         Box::pin(async move {
+            session.stdout.as_mut().unwrap().write_all(b"x").await.unwrap();
             session.hung_up().await;
             GONE.notify_one();
             std::future::pending().await
         })
     });
     let node = node.await;
-    let process = node.exec(&AttachParams::interactive_tty()).await;
+    let mut process = node.exec(&AttachParams::interactive_tty()).await;
+    // The command has begun: else there would be nobody to notice.
+    process.stdout().unwrap().read_exact(&mut [0]).await.unwrap();
     process.abort();
     drop(process);
     GONE.notified().await;
