@@ -85,6 +85,10 @@ fn scaling() -> Result<()> {
         cluster.rolled_out("web")?;
         cluster.in_pod("web-3", "echo kept >/data/kept")?;
         let mut changes = cluster.watch("pods")?;
+        // It has begun when it shows the pods that are there.
+        for _ in 0..4 {
+            changes.next()?;
+        }
         let said = cluster.kubectl("scale sts web --replicas=1").ok()?;
         check_contains(&said, &["statefulset.apps/web scaled"])?;
         let mut ended = Vec::new();

@@ -37,6 +37,10 @@ fn rolling() -> Result<()> {
         three_replicas(cluster, &[])?;
         cluster.in_pod("web-1", "echo kept >/data/kept")?;
         let mut changes = cluster.watch("pods")?;
+        // It has begun when it shows the pods that are there.
+        for _ in 0..3 {
+            changes.next()?;
+        }
         cluster.kubectl("set image sts/web visits=visits:2").ok()?;
         let mut order = Vec::new();
         let mut replaced: Option<String> = None;

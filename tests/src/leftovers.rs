@@ -15,11 +15,11 @@ const KEPT: [&str; 2] = ["home/.kube", "kubeconfig"];
 
 impl Traces {
     /// Prints the network's state. IPv6 is left out: its link-local addresses and routes come and go by
-    /// themselves.
+    /// themselves. So is whether a link has a carrier, which the kernel notices a moment later.
     pub(crate) const NETWORK_SCRIPT: &str = r"
-        ip -oneline link show | sed 's/^[0-9]*: /link /'
+        ip -oneline link show | sed 's/^[0-9]*: /link /; s/NO-CARRIER,//; s/ state [A-Z]* / /'
         ip -4 -oneline address show | sed 's/^[0-9]*: /address /'
-        ip -4 route show table all | sed 's/^/route /'
+        ip -4 route show table all | sed 's/^/route /; s/ linkdown//'
         ip -4 rule show | sed 's/^/rule /'
         nft list ruleset | sed 's/^/nft /'
         ip netns list | sed 's/^/netns /'
