@@ -64,8 +64,10 @@ fn terminal() -> Result<()> {
     with_pod(&pod("it", "exec sleep 10000", &[]), |cluster| {
         let newest = kubectl::newest()?.path().display().to_string();
         let config = cluster.kubeconfig().display().to_string();
+        // The size comes after the command has begun: until then there is none.
+        let script = "tty; until stty size 2>/dev/null; do sleep 0.1; done; exit 5";
         let inner = format!(
-            "stty rows 33 cols 99; {newest} --kubeconfig {config} exec -it it -- sh -c \"tty; stty size; exit 5\""
+            "stty rows 33 cols 99; {newest} --kubeconfig {config} exec -it it -- sh -c \"{script}\""
         );
         let outcome = cluster
             .machine
