@@ -65,7 +65,7 @@ fn terminal() -> Result<()> {
         let newest = kubectl::newest()?.path().display().to_string();
         let config = cluster.kubeconfig().display().to_string();
         // The size comes after the command has begun: until then there is none.
-        let script = "tty; until stty size 2>/dev/null; do sleep 0.1; done; exit 5";
+        let script = "tty; until stty size 2>/dev/null | busybox grep 99; do sleep 0.1; done; exit 5";
         let inner = format!(
             "stty rows 33 cols 99; {newest} --kubeconfig {config} exec -it it -- sh -c \"{script}\""
         );
