@@ -6,6 +6,8 @@ mod manifests;
 mod mistakes;
 mod network;
 mod pods;
+mod replays;
+mod replays_of_sets;
 mod statefulsets;
 mod streams;
 mod updates;
@@ -18,6 +20,8 @@ fn main() -> ExitCode {
         walk::TESTS,
         statefulsets::TESTS,
         updates::TESTS,
+        replays_of_sets::TESTS,
+        replays::TESTS,
         lifecycle::TESTS,
         pods::TESTS,
         streams::TESTS,

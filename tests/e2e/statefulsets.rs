@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stead_tests::artifacts::Image;
-use stead_tests::{Cluster, on_a_cluster};
+use stead_tests::{Cluster, eventually, on_a_cluster};
 
 use crate::manifests::{held_set, set};
 use crate::walk::gone;
@@ -20,6 +20,10 @@ pub(crate) const TESTS: Tests = &[
         scaling,
     ),
     ("sets: a pod comes back with its name and disk", replacement),
+    (
+        "sets: a claim on its way out is waited for, and made anew with its pod",
+        claim_deleted,
+    ),
     ("sets: orphaned pods are adopted again", orphans),
     ("sets: claims go with the set if it says so", retention),
     ("sets: pods can wait for each other by name", peers),
@@ -137,6 +141,30 @@ fn replacement() -> Result<()> {
     })
 }
 
+fn claim_deleted() -> Result<()> {
+    on_a_cluster(|cluster| {
+        cluster.load(&Image::visits()?)?;
+        cluster.apply(&set("web", 1, &[]))?;
+        cluster.rolled_out("web")?;
+        cluster.in_pod("web-0", "echo old >/data/old")?;
+        let claim = cluster.field("pvc data-web-0", "/metadata/uid")?;
+        let pod = cluster.uids(&["web-0"])?;
+        // It stays as long as a pod uses it.
+        cluster.kubectl("delete pvc data-web-0 --wait=false").ok()?;
+        ensure!(cluster.field("pvc data-web-0", "/metadata/uid")? == claim);
+        ensure!(cluster.in_pod("web-0", "cat /data/old")? == "old\n");
+        cluster.kubectl("delete pod web-0").ok()?;
+        eventually("a new pod", || {
+            ensure!(cluster.uids(&["web-0"])? != pod);
+            Ok(())
+        })?;
+        cluster.wait_for("pod/web-0", "condition=Ready")?;
+        ensure!(cluster.field("pvc data-web-0", "/metadata/uid")? != claim);
+        ensure!(cluster.in_pod("web-0", "[ ! -e /data/old ] && echo new")? == "new\n");
+        Ok(())
+    })
+}
+
 fn orphans() -> Result<()> {
     on_a_cluster(|cluster| {
         cluster.load(&Image::visits()?)?;
@@ -174,7 +202,8 @@ fn retention() -> Result<()> {
     })
 }
 
-fn gone_for_good(cluster: &Cluster, what: &str) -> Result<()> {
+/// Waits until an object is gone; it may be so already.
+pub(crate) fn gone_for_good(cluster: &Cluster, what: &str) -> Result<()> {
     let outcome = cluster
         .kubectl(&format!("wait --for=delete {what} --timeout=60s"))
         .run()?;

@@ -5,7 +5,7 @@ use stead_tests::artifacts::Image;
 use stead_tests::{Cluster, on_a_cluster};
 
 use crate::manifests::set;
-use crate::statefulsets::name;
+use crate::statefulsets::{gone_for_good, name};
 use crate::{Tests, check_contains, is_ready};
 
 pub(crate) const TESTS: Tests = &[
@@ -17,6 +17,10 @@ pub(crate) const TESTS: Tests = &[
         broken,
     ),
     ("updates: a restart rolls", restart),
+    (
+        "updates: a revision's name is another when it is taken",
+        collision,
+    ),
 ];
 
 fn three_replicas(cluster: &Cluster, more: &[&str]) -> Result<()> {
@@ -157,6 +161,37 @@ fn restart() -> Result<()> {
             before.iter().zip(&after).all(|(old, new)| old != new),
             "{before:?} {after:?}"
         );
+        Ok(())
+    })
+}
+
+/// A revision's name is made of what it holds. A former set's may still be there, and so may anything else.
+fn collision() -> Result<()> {
+    on_a_cluster(|cluster| {
+        let manifest = set("web", 0, &[]);
+        let revision = |collisions: &str| {
+            cluster.wait_for(
+                "sts/web",
+                &format!("jsonpath={{.status.collisionCount}}={collisions}"),
+            )?;
+            cluster.field("sts web", "/status/updateRevision")
+        };
+        cluster.apply(&manifest)?;
+        let first = revision("0")?;
+        cluster.kubectl("delete sts web").ok()?;
+        cluster.apply(&manifest)?;
+        ensure!(
+            revision("0")? == first,
+            "a new set of the same template has another revision"
+        );
+        cluster.kubectl("delete sts web --cascade=foreground").ok()?;
+        gone_for_good(cluster, &format!("controllerrevision/{first}"))?;
+        cluster.apply(&format!(
+            "{{apiVersion: apps/v1, kind: ControllerRevision, metadata: {{name: {first}}}, revision: 1, data: {{}}}}"
+        ))?;
+        cluster.apply(&manifest)?;
+        let second = revision("1")?;
+        ensure!(second != first && second.starts_with("web-"), "{second}");
         Ok(())
     })
 }

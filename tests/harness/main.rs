@@ -1,14 +1,16 @@
 //! Tests of the harness itself: machines are apart from each other and from the computer they are on, and
-//! what is left on them is found.
+//! what is left on them is found. And of how recordings are compared.
+
+mod replays;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use stead_tests::artifacts::Image;
-use stead_tests::{Machine, Outside, eventually, kubectl, on_a_machine};
+use stead_tests::{Machine, Outside, Test, eventually, kubectl, on_a_machine};
 
 fn main() -> ExitCode {
-    stead_tests::main(vec![
+    let mut tests: Vec<Test> = vec![
         ("a machine has a network of its own", network),
         ("a machine has processes of its own", processes),
         ("a machine is as stock Debian is", settings),
@@ -19,7 +21,9 @@ fn main() -> ExitCode {
         ("a program that takes too long is ended", limits),
         ("kubectl is found in two versions", versions),
         ("an image is made of files of this machine", images),
-    ])
+    ];
+    tests.extend(replays::TESTS);
+    stead_tests::main(tests)
 }
 
 fn network() -> Result<()> {

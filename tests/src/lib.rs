@@ -8,6 +8,7 @@
 //! Needs root, Debian's packages iproute2, nftables, curl and busybox-static, a `kubectl`, and the programs
 //! under test (see [`artifacts`]).
 
+pub mod api;
 pub mod artifacts;
 mod cluster;
 pub mod kubectl;
@@ -15,6 +16,7 @@ mod leftovers;
 mod machine;
 mod outside;
 mod program;
+pub mod replay;
 mod run;
 mod stream;
 mod words;

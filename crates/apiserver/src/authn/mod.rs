@@ -40,7 +40,7 @@ impl Inner {
     }
 
     /// The service account that a token is for: the signature is ours, the token is in its time,
-    /// and the account, and the pod it may be bound to, still are what they were.
+    /// and the account, and the pod or secret it may be bound to, still are what they were.
     fn verify_token(&self, token: &str, now: jiff::Timestamp) -> Option<Identity> {
         let claims = self.tokens.verify(token, now).ok()?;
         let is_current = |plural: &str, name: &str, uid: &str| {
@@ -67,6 +67,9 @@ impl Inner {
             if meta::uid(&object) != pod.uid {
                 return None;
             }
+        }
+        if let Some(secret) = &claims.secret {
+            is_current("secrets", &secret.name, &secret.uid)?;
         }
         Some(Identity::service_account(
             &claims.namespace,

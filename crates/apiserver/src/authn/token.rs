@@ -31,6 +31,8 @@ pub struct Claims {
     pub service_account: Reference,
     /// The pod it is bound to, if any.
     pub pod: Option<Reference>,
+    /// The secret it is bound to, if any.
+    pub secret: Option<Reference>,
     /// The token's own id.
     pub id: String,
 }
@@ -95,6 +97,8 @@ struct Bound {
     namespace: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<Reference>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Reference>,
     serviceaccount: Reference,
 }
 
@@ -134,6 +138,7 @@ impl TokenKey {
             kubernetes: Bound {
                 namespace: claims.namespace.clone(),
                 pod: claims.pod.clone(),
+                secret: claims.secret.clone(),
                 serviceaccount: claims.service_account.clone(),
             },
         };
@@ -182,6 +187,7 @@ impl TokenKey {
             namespace: payload.kubernetes.namespace,
             service_account: payload.kubernetes.serviceaccount,
             pod: payload.kubernetes.pod,
+            secret: payload.kubernetes.secret,
             id: payload.jti,
         })
     }
@@ -215,6 +221,7 @@ mod tests {
                 name: "web-0".to_owned(),
                 uid: "u2".to_owned(),
             }),
+            secret: None,
             id: "id".to_owned(),
         }
     }

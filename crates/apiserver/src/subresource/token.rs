@@ -38,7 +38,11 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
         .as_i64()
         .unwrap_or(DEFAULT_SECONDS);
     check(seconds)?;
-    let pod = bound_pod(call, &request, &account)?;
+    let (pod, secret) = match bound(call, &request, &account)? {
+        Bound::Nothing => (None, None),
+        Bound::Pod(pod) => (Some(pod), None),
+        Bound::Secret(secret) => (None, Some(secret)),
+    };
     let audiences = match request["spec"]["audiences"].as_array() {
         Some(list) if !list.is_empty() => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => vec![call.server.tokens.issuer().to_owned()],
@@ -57,6 +61,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
             uid: meta::uid(&account).to_owned(),
         },
         pod,
+        secret,
         id: new_uid(),
     };
     let token = call.server.tokens.sign(&claims).map_err(ApiError::internal)?;
@@ -96,50 +101,62 @@ fn check(seconds: i64) -> Result<(), ApiError> {
     ))
 }
 
-/// The pod that the token is to be bound to: it must be the one named, and use the account.
-fn bound_pod(call: &Call<'_>, request: &Value, account: &Value) -> Result<Option<Reference>, ApiError> {
+/// What a token may be bound to.
+enum Bound {
+    Nothing,
+    Pod(Reference),
+    Secret(Reference),
+}
+
+/// What the token is to be bound to: it must be the object named, and a pod must use the account.
+fn bound(call: &Call<'_>, request: &Value, account: &Value) -> Result<Bound, ApiError> {
     let reference = &request["spec"]["boundObjectRef"];
     if reference.is_null() {
-        return Ok(None);
+        return Ok(Bound::Nothing);
     }
     let text = |field: &str| reference[field].as_str().unwrap_or_default();
-    if (text("kind"), text("apiVersion")) != ("Pod", "v1") {
-        let (group, version) = text("apiVersion")
-            .rsplit_once('/')
-            .unwrap_or(("", text("apiVersion")));
-        let kind = text("kind");
-        return Err(ApiError::bad_request(format!(
-            "cannot bind token to object of type {group}/{version}, Kind={kind}"
-        )));
-    }
+    let plural = match (text("apiVersion"), text("kind")) {
+        ("v1", "Pod") => "pods",
+        ("v1", "Secret") => "secrets",
+        (version, kind) => {
+            let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
+            )));
+        }
+    };
     let name = text("name");
     let kind = call
         .server
         .registry
-        .resource("", "v1", "pods")
-        .expect("pods are registered");
-    let pod = call
+        .resource("", "v1", plural)
+        .expect("pods and secrets are registered");
+    let object = call
         .server
         .store
         .get(&key::object(kind, &call.path.namespace, name))
-        .ok_or_else(|| ApiError::not_found("", "pods", name))?
+        .ok_or_else(|| ApiError::not_found("", plural, name))?
         .value
         .value();
     let uid = text("uid");
-    if !uid.is_empty() && uid != meta::uid(&pod) {
+    if !uid.is_empty() && uid != meta::uid(&object) {
         let why = format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(ApiError::conflict("", "pods", name, &why));
+        return Err(ApiError::conflict("", plural, name, &why));
     }
-    if pod["spec"]["serviceAccountName"] != meta::name(account) {
+    let bound = Reference {
+        name: name.to_owned(),
+        uid: meta::uid(&object).to_owned(),
+    };
+    if plural == "secrets" {
+        return Ok(Bound::Secret(bound));
+    }
+    if object["spec"]["serviceAccountName"] != meta::name(account) {
         return Err(ApiError::bad_request(format!(
             "cannot bind token for serviceaccount {} to pod running with different serviceaccount name.",
             stead_api::error::quote(meta::name(account))
         )));
     }
-    Ok(Some(Reference {
-        name: name.to_owned(),
-        uid: meta::uid(&pod).to_owned(),
-    }))
+    Ok(Bound::Pod(bound))
 }

@@ -87,7 +87,7 @@ pub(super) fn plan(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Pl
         let mut wanted = new_slice(endpoints, family, group);
         if !is_same_slice(first, &wanted) {
             wanted.metadata.name = first.metadata.name.clone();
-            wanted.metadata.generate_name = None;
+            wanted.metadata.generate_name = first.metadata.generate_name.clone();
             wanted.metadata.resource_version = first.metadata.resource_version.clone();
             wanted.metadata.uid = first.metadata.uid.clone();
             changes.update.push(wanted);

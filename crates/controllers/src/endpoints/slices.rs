@@ -42,7 +42,7 @@ impl Changes {
                 Some(index) => {
                     let mut new = self.create.remove(index);
                     new.metadata.name = old.metadata.name.clone();
-                    new.metadata.generate_name = None;
+                    new.metadata.generate_name = old.metadata.generate_name.clone();
                     new.metadata.uid = old.metadata.uid.clone();
                     new.metadata.resource_version = old.metadata.resource_version.clone();
                     self.update.push(new);

@@ -93,6 +93,38 @@ mod tests {
     }
 
     #[test]
+    fn revisions_of_others_and_those_not_selected_are_left_alone() {
+        let set: StatefulSet =
+            serde_json::from_value(json!({"metadata": {"name": "web", "uid": "s1"}})).expect("a set");
+        let selector = serde_json::from_value(json!({"matchLabels": {"app": "web"}})).expect("a selector");
+        let revision = |name: &str, app: &str, owner: Option<&str>| {
+            let owners: Vec<_> = owner
+                .map(|uid| json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid, "controller": true}))
+                .into_iter()
+                .collect();
+            let meta = json!({"name": name, "labels": {"app": app}, "ownerReferences": owners});
+            let revision = json!({"metadata": meta, "revision": 1, "data": {}});
+            Arc::new(serde_json::from_value::<ControllerRevision>(revision).expect("a revision"))
+        };
+        let all = [
+            revision("own", "web", Some("s1")),
+            revision("orphan", "web", None),
+            revision("of-a-former-set", "web", Some("s0")),
+            revision("other", "db", None),
+            revision("relabelled", "db", Some("s1")),
+        ];
+        let found: Vec<_> = revisions(&set, &Selector::new(&selector), &all)
+            .into_iter()
+            .map(|(relation, revision)| (relation, revision.metadata.name.unwrap_or_default()))
+            .collect();
+        let expected = [
+            (Relation::Own, "own".to_owned()),
+            (Relation::Adopt, "orphan".to_owned()),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn pods_are_owned_adopted_released_or_left_alone() {
         let owner = |uid: &str| json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid, "controller": true}]);
         let labels = json!({"app": "web"});

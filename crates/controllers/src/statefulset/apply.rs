@@ -12,8 +12,8 @@ use stead_informer::{EventType, Informers, Key, Recorder, reference};
 
 use super::identity::{fix, new_claims, new_pod, pod_name};
 use super::observe::claim_names;
-use super::plan::{Action, Ordinal, Revision};
 use super::retention::{PodRef, has_other_controller, wanted_owners};
+use super::state::{Action, Ordinal, Revision};
 use super::wrote::Wrote;
 
 /// Actions of one look that are under way at a time.

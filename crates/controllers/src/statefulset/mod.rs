@@ -7,11 +7,14 @@
 
 mod adopt;
 mod apply;
+mod history;
 mod identity;
 mod observe;
-pub mod plan;
+mod plan;
 mod retention;
 mod revision;
+mod rollout;
+mod state;
 mod status;
 mod wrote;
 
@@ -20,9 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::semantics::Selector;
@@ -31,8 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::adopt::{Relation, controller_of, pod_relation};
 use self::apply::{Applier, ApplyError, api_error};
-use self::revision::Step;
-use self::status::Revisions;
 use self::wrote::Wrote;
 
 /// Sets that are looked at at a time.
@@ -121,7 +122,7 @@ impl StatefulSets {
             wrote: &wrote,
         };
         let applied = applier.apply(actions).await;
-        let is_current = |pod: &plan::Pod| {
+        let is_current = |pod: &state::Pod| {
             let object = pods
                 .iter()
                 .find(|object| object.metadata.uid.as_deref() == Some(&pod.uid));
@@ -177,44 +178,6 @@ impl StatefulSets {
         Ok(own)
     }
 
-    /// The set's revisions, sorted, after adopting those without an owner.
-    async fn own_revisions(
-        &self,
-        set: &StatefulSet,
-        selector: &Selector,
-        wrote: &Wrote,
-    ) -> Result<Vec<ControllerRevision>, ApplyError> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let all = self.informers.revisions.in_namespace(namespace);
-        let mut own = Vec::new();
-        for (relation, revision) in adopt::revisions(set, selector, &all) {
-            if relation == Relation::Own {
-                own.push(revision);
-                continue;
-            }
-            self.check_still_there(set).await?;
-            let name = revision.metadata.name.clone().unwrap_or_default();
-            let owners = json!([identity::controller_reference(set)]);
-            let patch = json!({"metadata": {"uid": revision.metadata.uid, "ownerReferences": owners}});
-            let adopted = self
-                .revisions(set)
-                .patch(&name, &PatchParams::default(), &Patch::Strategic(&patch))
-                .await
-                .map_err(|error| api_error(format!("adopt revision {name}"), error))?;
-            wrote.revision(&adopted);
-            own.push(adopted);
-        }
-        revision::sort(&mut own);
-        Ok(own)
-    }
-
-    fn revisions(&self, set: &StatefulSet) -> Api<ControllerRevision> {
-        Api::namespaced(
-            self.client.clone(),
-            set.metadata.namespace.as_deref().unwrap_or_default(),
-        )
-    }
-
     /// Adopting needs more than a cache: the set must be there, be the same, and stay.
     async fn check_still_there(&self, set: &StatefulSet) -> Result<(), ApplyError> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
@@ -229,91 +192,6 @@ impl StatefulSets {
         }
         let gone = kube::Error::Service(format!("set {name} is gone or on its way out").into());
         Err(api_error("adopt".to_owned(), gone))
-    }
-
-    /// Makes sure that the template has its revision, and tells the two live ones.
-    async fn history(
-        &self,
-        set: &StatefulSet,
-        mut revisions: Vec<ControllerRevision>,
-        wrote: &Wrote,
-    ) -> Result<History, ApplyError> {
-        let own = set.status.clone().unwrap_or_default();
-        let mut collisions = own.collision_count.unwrap_or(0);
-        loop {
-            match revision::step(set, &revisions, collisions) {
-                Step::Use(_) => break,
-                Step::Renumber { index, revision } => {
-                    let name = revisions[index].metadata.name.clone().unwrap_or_default();
-                    let patch = json!({"revision": revision});
-                    let renumbered = self
-                        .revisions(set)
-                        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-                        .await
-                        .map_err(|error| api_error(format!("renumber revision {name}"), error))?;
-                    wrote.revision(&renumbered);
-                    revisions[index] = renumbered;
-                    revision::sort(&mut revisions);
-                }
-                Step::Create(new) => {
-                    let name = new.metadata.name.clone().unwrap_or_default();
-                    match self.revisions(set).create(&PostParams::default(), &new).await {
-                        Ok(created) => {
-                            wrote.revision(&created);
-                            revisions.push(created);
-                        }
-                        // The name is taken by other data: the count makes another name.
-                        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => collisions += 1,
-                        Err(error) => return Err(api_error(format!("create revision {name}"), error)),
-                    }
-                }
-            }
-        }
-        let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
-        let update = revisions.last().map(name).unwrap_or_default();
-        let current = revisions
-            .iter()
-            .find(|revision| Some(name(revision)) == own.current_revision);
-        Ok(History {
-            names: Revisions {
-                current: current.map_or_else(|| update.clone(), name),
-                update,
-                collisions,
-            },
-            current: current
-                .and_then(revision::template)
-                .unwrap_or_else(|| set.spec.template.clone()),
-            revisions,
-        })
-    }
-
-    /// Deletes revisions beyond the limit.
-    async fn prune(
-        &self,
-        set: &StatefulSet,
-        pods: &[Arc<Pod>],
-        history: &History,
-        wrote: &Wrote,
-    ) -> Result<(), ApplyError> {
-        let limit = set.spec.revision_history_limit.unwrap_or(10);
-        let is_live = |name: &str| {
-            name == history.names.current
-                || name == history.names.update
-                || pods.iter().any(|pod| observe::revision_name(pod) == name)
-        };
-        for revision in revision::superfluous(&history.revisions, is_live, limit) {
-            let name = revision.metadata.name.as_deref().unwrap_or_default();
-            match self.revisions(set).delete(name, &DeleteParams::default()).await {
-                Ok(deleted) => {
-                    if let Some(revision) = deleted.left() {
-                        wrote.revision(&revision);
-                    }
-                }
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(api_error(format!("delete revision {name}"), error)),
-            }
-        }
-        Ok(())
     }
 
     async fn write_status(
@@ -342,14 +220,6 @@ impl StatefulSets {
             Err(error) => Err(api_error(format!("update the status of set {name}"), error)),
         }
     }
-}
-
-/// The set's revisions, and what the live ones are.
-struct History {
-    names: Revisions,
-    /// The template of the current revision.
-    current: PodTemplateSpec,
-    revisions: Vec<ControllerRevision>,
 }
 
 /// When to look again though nothing changes: when the next pod becomes available.
@@ -422,5 +292,32 @@ fn enqueue_owner(queue: &Queue<Key>, meta: &k8s_openapi::apimachinery::pkg::apis
             meta.namespace.clone().unwrap_or_default(),
             owner.name.clone(),
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_look_is_when_the_next_pod_becomes_available() {
+        let pod = |since: Option<&str>| {
+            let status = if since.is_some() { "True" } else { "False" };
+            let ready = json!({"type": "Ready", "status": status, "lastTransitionTime": since});
+            let pod = json!({"metadata": {}, "status": {"phase": "Running", "conditions": [ready]}});
+            Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))
+        };
+        let now = "2026-01-01T00:00:10Z".parse().expect("a time");
+        let pods = [
+            pod(None),
+            pod(Some("2026-01-01T00:00:01Z")),
+            pod(Some("2026-01-01T00:00:08Z")),
+            pod(Some("2026-01-01T00:00:07Z")),
+        ];
+        let look = next_look(&pods, 5, now);
+        assert!(matches!(look, Reconciled::Again(after) if after == Duration::from_secs(2)));
+        // Those that are available already need no look, nor do those that are not ready.
+        assert!(matches!(next_look(&pods[..2], 5, now), Reconciled::Done));
+        assert!(matches!(next_look(&pods, 0, now), Reconciled::Done));
     }
 }

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::identity::{REVISION_LABEL, claim_name, matches, parse_name, template_names};
-use super::plan::{Claims, Observed, Ordinal, Phase, Pod, Policy, Spec, Strategy};
 use super::retention::{PodRef, claims_go_on_scale_down, is_stale, wanted_owners};
+use super::state::{Claims, Observed, Ordinal, Phase, Pod, Policy, Spec, Strategy};
 
 /// What a set asks for.
 pub(super) fn spec(set: &StatefulSet) -> Spec {
@@ -196,6 +196,97 @@ pub(super) fn claim_names(set: &StatefulSet, ordinal: Ordinal) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn claims_are_seen_as_missing_going_or_of_others() {
+        let set: StatefulSet = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web", "uid": "s1"},
+            "spec": {
+                "selector": {}, "template": {},
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Delete"},
+                "volumeClaimTemplates": [
+                    {"metadata": {"name": "data"}, "spec": {}},
+                    {"metadata": {"name": "log"}, "spec": {}},
+                ],
+            },
+        }))
+        .expect("a set");
+        let pod = |uid: &'static str, condemned| PodRef {
+            ordinal: 0,
+            uid,
+            condemned,
+        };
+        let seen = |meta: serde_json::Value, pod: PodRef<'_>| {
+            let claim: PersistentVolumeClaim =
+                serde_json::from_value(serde_json::json!({"metadata": meta})).expect("a claim");
+            let claim = Arc::new(claim);
+            let log = Arc::new(PersistentVolumeClaim::default());
+            claims_of(&set, &pod, &|name: &str| match name {
+                "data-web-0" => Some(Arc::clone(&claim)),
+                "log-web-0" if pod.uid != "alone" => Some(Arc::clone(&log)),
+                _ => None,
+            })
+        };
+        let owner = |uid: &str| {
+            let owner = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": uid});
+            serde_json::json!({"ownerReferences": [owner]})
+        };
+        let none = Claims::default();
+        let plain = || serde_json::json!({});
+        assert_eq!(seen(plain(), pod("p1", false)), none);
+        let missing = Claims {
+            missing: true,
+            ..none
+        };
+        assert_eq!(seen(plain(), pod("alone", false)), missing);
+        let going = serde_json::json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        let deleting = Claims {
+            deleting: true,
+            ..none
+        };
+        assert_eq!(seen(going, pod("", false)), deleting);
+        // Scaled down, the pod owns its claims; scaled up again, the former pod still does.
+        let owners_differ = Claims {
+            owners_differ: true,
+            ..none
+        };
+        assert_eq!(seen(plain(), pod("p1", true)), owners_differ);
+        let stale = Claims { stale: true, ..none };
+        assert_eq!(seen(owner("p0"), pod("", false)), stale);
+        assert_eq!(seen(owner("p0"), pod("p1", false)), stale);
+    }
+
+    #[test]
+    fn what_a_set_leaves_out_has_its_default() {
+        let spec_of = |spec: serde_json::Value| {
+            let set = serde_json::from_value(serde_json::json!({"metadata": {"name": "web"}, "spec": spec}));
+            spec(&set.expect("a set"))
+        };
+        let plain = spec_of(serde_json::json!({"selector": {}, "template": {}}));
+        assert_eq!(
+            (plain.replicas, plain.start, plain.policy),
+            (1, 0, Policy::OrderedReady)
+        );
+        let rolling = Strategy::RollingUpdate {
+            partition: None,
+            max_unavailable: 1,
+        };
+        assert_eq!(plain.strategy, rolling);
+        let full = spec_of(serde_json::json!({
+            "selector": {}, "template": {}, "replicas": 10, "ordinals": {"start": 3},
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"partition": 2, "maxUnavailable": "25%"},
+            },
+        }));
+        assert_eq!((full.ordinals(), full.policy), (3..13, Policy::Parallel));
+        let rolling = Strategy::RollingUpdate {
+            partition: Some(2),
+            max_unavailable: 2,
+        };
+        assert_eq!(full.strategy, rolling);
+    }
 
     #[test]
     fn a_percentage_is_of_the_replicas_and_at_least_one() {

@@ -1,211 +1,19 @@
 //! What to do next for a StatefulSet: a pure function of what was observed.
 //!
-//! Follows "Deployment and Scaling Guarantees" and "Update strategies" of the StatefulSet page, and
-//! is meant to be read beside `defaultStatefulSetControl.updateStatefulSet`. It has no client and no
-//! clock; pods and claims are reduced to what the decision needs ([`super::observe`]).
+//! Follows "Deployment and Scaling Guarantees" of the StatefulSet page, and is meant to be read beside
+//! `defaultStatefulSetControl.updateStatefulSet`. It has no client and no clock ([`super::state`] is all it
+//! knows). How a new template reaches the replicas is in [`super::rollout`].
 //!
 //! The plan of one look never depends on its own actions having been carried out: what must come
 //! after them is for the next look, which the changes they cause bring about.
 
 use std::collections::BTreeMap;
 
-/// A replica's number, counted from zero whatever `spec.ordinals.start` says.
-pub type Ordinal = u32;
-
-/// What the set asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
-    /// How many replicas.
-    pub replicas: u32,
-    /// The first replica's ordinal.
-    pub start: Ordinal,
-    /// One after another, or all at once.
-    pub policy: Policy,
-    /// How a new template reaches the replicas.
-    pub strategy: Strategy,
-    /// Whether claims go with a scale-down; a claim that is on its way out blocks its replica then.
-    pub claims_go_on_scale_down: bool,
-    /// The set itself is on its way out.
-    pub deleting: bool,
-}
-
-/// `podManagementPolicy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// `OrderedReady`.
-    OrderedReady,
-    /// `Parallel`.
-    Parallel,
-}
-
-/// `updateStrategy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strategy {
-    /// Replicas below the partition (counted from the first) keep their revision; at most
-    /// `max_unavailable` others are replaced at a time.
-    RollingUpdate {
-        /// `partition`; none where `rollingUpdate` is not given at all.
-        partition: Option<u32>,
-        /// `maxUnavailable` as a number, at least one.
-        max_unavailable: u32,
-    },
-    /// A pod gets the new template when somebody deletes it.
-    OnDelete,
-}
-
-/// Which of the set's two live revisions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Revision {
-    /// The one that the set was last wholly at.
-    Current,
-    /// The one that its template is.
-    Update,
-}
-
-/// How far a pod has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Not running yet, or unknown.
-    Pending,
-    /// Running; `ready` and, for `minReadySeconds`, `available`.
-    Running {
-        /// The Ready condition is true.
-        ready: bool,
-        /// It has been so for `minReadySeconds`.
-        available: bool,
-    },
-    /// `Failed` or `Succeeded`.
-    Ended,
-}
-
-/// A pod of the set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
-    /// From its name.
-    pub ordinal: Ordinal,
-    /// Its uid, so that no other pod of the name is meant.
-    pub uid: String,
-    /// How far it has come.
-    pub phase: Phase,
-    /// Its deletion has been asked for.
-    pub terminating: bool,
-    /// Made from the update revision?
-    pub is_update: bool,
-    /// Its labels and volumes are as the set wants them.
-    pub identity_matches: bool,
-}
-
-/// The claims of a replica, all together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Claims {
-    /// At least one is not there.
-    pub missing: bool,
-    /// At least one is on its way out.
-    pub deleting: bool,
-    /// At least one belongs to a former pod of the replica that is not wholly gone.
-    pub stale: bool,
-    /// At least one has owner references other than the retention policy wants.
-    pub owners_differ: bool,
-}
-
-/// What was observed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    /// All pods of the set, in any order.
-    pub pods: Vec<Pod>,
-    /// The claims of each replica and of each pod outside the range; absent where the set has no
-    /// claim templates.
-    pub claims: BTreeMap<Ordinal, Claims>,
-    /// `status.currentReplicas`, which decides the revision where no `rollingUpdate` is given.
-    pub current_replicas: u32,
-}
-
-/// One thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Make the replica's claims that are missing, then its pod.
-    CreatePod {
-        /// Which replica.
-        ordinal: Ordinal,
-        /// From which revision.
-        revision: Revision,
-    },
-    /// Delete a pod.
-    DeletePod {
-        /// Which replica.
-        ordinal: Ordinal,
-        /// A newer pod of the same name is not meant.
-        uid: String,
-    },
-    /// Put labels and volumes of a pod right.
-    FixPod {
-        /// Which replica.
-        ordinal: Ordinal,
-        /// A newer pod of the same name is not meant.
-        uid: String,
-    },
-    /// Make the claims of a pod that waits for them.
-    CreateClaims {
-        /// Which replica.
-        ordinal: Ordinal,
-    },
-    /// Put the owner references of a pod's claims right.
-    FixClaims {
-        /// Which replica.
-        ordinal: Ordinal,
-    },
-}
-
-impl Pod {
-    fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Running { ready: true, .. })
-    }
-
-    fn is_available(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Running {
-                ready: true,
-                available: true
-            }
-        )
-    }
-
-    fn is_unavailable(&self) -> bool {
-        !self.is_available() || self.terminating
-    }
-}
-
-impl Spec {
-    /// The replicas' ordinals.
-    pub fn ordinals(&self) -> std::ops::Range<Ordinal> {
-        self.start..self.start.saturating_add(self.replicas)
-    }
-
-    fn is_ordered(&self) -> bool {
-        self.policy == Policy::OrderedReady
-    }
-
-    /// The revision of a replica that is made now.
-    fn revision_for(&self, ordinal: Ordinal, current_replicas: u32) -> Revision {
-        let kept = match self.strategy {
-            Strategy::RollingUpdate {
-                partition: Some(partition),
-                ..
-            } => partition,
-            Strategy::RollingUpdate { partition: None, .. } => current_replicas,
-            Strategy::OnDelete => 0,
-        };
-        if ordinal < self.start.saturating_add(kept) {
-            Revision::Current
-        } else {
-            Revision::Update
-        }
-    }
-}
+use super::rollout::replace_outdated;
+use super::state::{Action, Observed, Ordinal, Phase, Pod, Spec};
 
 /// What to do next.
-pub fn plan(spec: &Spec, seen: &Observed) -> Vec<Action> {
+pub(super) fn plan(spec: &Spec, seen: &Observed) -> Vec<Action> {
     if spec.deleting {
         return Vec::new();
     }
@@ -229,7 +37,7 @@ pub fn plan(spec: &Spec, seen: &Observed) -> Vec<Action> {
     if scale_down(spec, &replicas, &condemned, &mut actions) == Next::Wait {
         return actions;
     }
-    update(spec, &replicas, &mut actions);
+    replace_outdated(spec, &replicas, &mut actions);
     actions
 }
 
@@ -240,7 +48,8 @@ enum Next {
     Wait,
 }
 
-type Replicas<'p> = BTreeMap<Ordinal, Option<&'p Pod>>;
+/// The replicas that are to be, with the pods that there are.
+pub(super) type Replicas<'p> = BTreeMap<Ordinal, Option<&'p Pod>>;
 
 /// The pods that are to be, by ordinal, with holes; and those that are not, highest first.
 fn partition<'p>(spec: &Spec, pods: &'p [Pod]) -> (Replicas<'p>, Vec<&'p Pod>) {
@@ -336,136 +145,11 @@ fn scale_down(spec: &Spec, replicas: &Replicas<'_>, condemned: &[&Pod], actions:
     Next::Go
 }
 
-/// Replaces pods of an old revision, from the highest ordinal down.
-fn update(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
-    let Strategy::RollingUpdate {
-        partition,
-        max_unavailable,
-    } = spec.strategy
-    else {
-        return;
-    };
-    let lowest = spec.start.saturating_add(partition.unwrap_or(0));
-    let present = || replicas.values().flatten().copied();
-    let missing = replicas.values().filter(|pod| pod.is_none()).count();
-    let unavailable = present().filter(|pod| pod.is_unavailable()).count() + missing;
-    let mut budget = (max_unavailable as usize).saturating_sub(unavailable);
-    let outdated: Vec<&Pod> = present()
-        .rev()
-        .filter(|pod| pod.ordinal >= lowest && !pod.is_update && !pod.terminating)
-        .collect();
-    let mut delete = |pod: &Pod| {
-        actions.push(Action::DeletePod {
-            ordinal: pod.ordinal,
-            uid: pod.uid.clone(),
-        })
-    };
-    match spec.policy {
-        Policy::OrderedReady => outdated.iter().take(budget).for_each(|pod| delete(pod)),
-        Policy::Parallel => {
-            // What serves nobody can go without taking from the budget.
-            for pod in outdated.iter().filter(|pod| !pod.is_available()) {
-                delete(pod);
-            }
-            for pod in outdated.iter().filter(|pod| pod.is_available()) {
-                if budget == 0 {
-                    break;
-                }
-                delete(pod);
-                budget -= 1;
-            }
-        }
-    }
-}
-
-/// Whether a pod serves, for the status.
-pub(super) fn is_ready(pod: &Pod) -> bool {
-    pod.is_ready()
-}
-
-/// Whether a pod has served for long enough, for the status.
-pub(super) fn is_available(pod: &Pod) -> bool {
-    pod.is_available()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ROLLING: Strategy = Strategy::RollingUpdate {
-        partition: Some(0),
-        max_unavailable: 1,
-    };
-
-    fn set(replicas: u32) -> Spec {
-        Spec {
-            replicas,
-            start: 0,
-            policy: Policy::OrderedReady,
-            strategy: ROLLING,
-            claims_go_on_scale_down: false,
-            deleting: false,
-        }
-    }
-
-    fn parallel(replicas: u32) -> Spec {
-        Spec {
-            policy: Policy::Parallel,
-            ..set(replicas)
-        }
-    }
-
-    fn pod(ordinal: Ordinal) -> Pod {
-        Pod {
-            ordinal,
-            uid: format!("u{ordinal}"),
-            phase: Phase::Running {
-                ready: true,
-                available: true,
-            },
-            terminating: false,
-            is_update: true,
-            identity_matches: true,
-        }
-    }
-
-    fn unready(ordinal: Ordinal) -> Pod {
-        Pod {
-            phase: Phase::Running {
-                ready: false,
-                available: false,
-            },
-            ..pod(ordinal)
-        }
-    }
-
-    fn terminating(ordinal: Ordinal) -> Pod {
-        Pod {
-            terminating: true,
-            ..pod(ordinal)
-        }
-    }
-
-    fn old(pod: Pod) -> Pod {
-        Pod {
-            is_update: false,
-            ..pod
-        }
-    }
-
-    fn create(ordinal: Ordinal) -> Action {
-        Action::CreatePod {
-            ordinal,
-            revision: Revision::Update,
-        }
-    }
-
-    fn delete(ordinal: Ordinal) -> Action {
-        Action::DeletePod {
-            ordinal,
-            uid: format!("u{ordinal}"),
-        }
-    }
+    use crate::statefulset::state::builders::{create, delete, parallel, pod, set, terminating, unready};
+    use crate::statefulset::state::{Claims, Revision, Strategy};
 
     fn check(spec: Spec, pods: &[Pod], expected: &[Action]) {
         let seen = Observed {
@@ -561,66 +245,49 @@ mod tests {
     }
 
     #[test]
-    fn a_rolling_update_goes_down_one_at_a_time() {
-        check(set(3), &[old(pod(0)), old(pod(1)), old(pod(2))], &[delete(2)]);
-        check(set(3), &[old(pod(0)), old(pod(1)), terminating(2)], &[]);
-        check(set(3), &[old(pod(0)), old(pod(1)), unready(2)], &[]);
-        check(set(3), &[old(pod(0)), old(pod(1)), pod(2)], &[delete(1)]);
+    fn an_evicted_pod_is_replaced_in_parallel_too() {
+        let failed = Pod {
+            phase: Phase::Ended,
+            ..pod(0)
+        };
+        check(parallel(3), &[failed, pod(1)], &[delete(0), create(2)]);
     }
 
     #[test]
-    fn a_partition_keeps_the_lower_replicas() {
-        let partitioned = Spec {
+    fn a_moved_start_makes_the_new_replicas_before_the_old_ones_go() {
+        let moved = |start| Spec { start, ..set(2) };
+        // Up: 5 and 6 become 6 and 7.
+        check(moved(6), &[pod(5), pod(6)], &[create(7)]);
+        check(moved(6), &[pod(5), pod(6), unready(7)], &[]);
+        check(moved(6), &[pod(5), pod(6), pod(7)], &[delete(5)]);
+        // Down: 5 and 6 become 4 and 5.
+        check(moved(4), &[pod(5), pod(6)], &[create(4)]);
+        check(moved(4), &[pod(4), pod(5), pod(6)], &[delete(6)]);
+        // Far: none stays.
+        check(moved(0), &[pod(0), pod(5), pod(6)], &[create(1)]);
+        check(moved(0), &[pod(0), pod(1), pod(5), pod(6)], &[delete(6)]);
+    }
+
+    #[test]
+    fn without_a_rolling_update_as_many_are_of_the_current_revision_as_the_status_says() {
+        let spec = Spec {
             strategy: Strategy::RollingUpdate {
-                partition: Some(2),
+                partition: None,
                 max_unavailable: 1,
             },
-            ..set(3)
+            start: 3,
+            ..parallel(2)
         };
-        check(partitioned.clone(), &[old(pod(0)), old(pod(1)), pod(2)], &[]);
-        let recreated = Action::CreatePod {
-            ordinal: 1,
+        let seen = Observed {
+            pods: vec![],
+            claims: BTreeMap::new(),
+            current_replicas: 1,
+        };
+        let current = Action::CreatePod {
+            ordinal: 3,
             revision: Revision::Current,
         };
-        check(partitioned, &[old(pod(0)), pod(2)], &[recreated]);
-    }
-
-    #[test]
-    fn more_may_be_unavailable_if_the_set_says_so() {
-        let two = Strategy::RollingUpdate {
-            partition: Some(0),
-            max_unavailable: 2,
-        };
-        let all_old = [old(pod(0)), old(pod(1)), old(pod(2))];
-        check(
-            Spec {
-                strategy: two,
-                ..set(3)
-            },
-            &all_old,
-            &[delete(2), delete(1)],
-        );
-        let one_down = [old(pod(0)), old(unready(1)), old(pod(2))];
-        // What is unavailable already goes first, and counts.
-        check(
-            Spec {
-                strategy: two,
-                ..parallel(3)
-            },
-            &one_down,
-            &[delete(1), delete(2)],
-        );
-        check(parallel(3), &one_down, &[delete(1)]);
-    }
-
-    #[test]
-    fn on_delete_replaces_nothing_by_itself() {
-        let on_delete = Spec {
-            strategy: Strategy::OnDelete,
-            ..set(2)
-        };
-        check(on_delete.clone(), &[old(pod(0)), old(pod(1))], &[]);
-        check(on_delete, &[old(pod(0))], &[create(1)]);
+        assert_eq!(plan(&spec, &seen), [current, create(4)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::identity::{controller_reference, pod_name};
-use super::plan::Ordinal;
+use super::state::Ordinal;
 
 /// The pod of a claim's replica, as far as owner references need it.
 pub(super) struct PodRef<'p> {
@@ -204,6 +204,71 @@ mod tests {
                 "{deleted} {scaled} {owners} {condemned}"
             );
         }
+    }
+
+    #[test]
+    fn a_changed_policy_changes_the_owners() {
+        let set_owner = || owner("StatefulSet", "web", "s1");
+        let pod_owner = || owner("Pod", "web-0", "p1");
+        let none: Vec<String> = vec![];
+        let to_set = vec!["StatefulSet/s1".to_owned()];
+        for (deleted, scaled, owners, condemned, expected) in [
+            // Scaled down, then kept after all.
+            ("Retain", "Retain", json!([pod_owner()]), true, &none),
+            ("Delete", "Retain", json!([pod_owner()]), true, &to_set),
+            // Scaled down, and up again before the pod was gone.
+            ("Retain", "Delete", json!([pod_owner()]), false, &none),
+            ("Delete", "Delete", json!([pod_owner()]), false, &to_set),
+            // No longer to go with the set.
+            ("Retain", "Delete", json!([set_owner()]), false, &none),
+            // Both, as an interrupted change could leave it.
+            (
+                "Delete",
+                "Delete",
+                json!([set_owner(), pod_owner()]),
+                false,
+                &to_set,
+            ),
+        ] {
+            let found = wanted(&set(deleted, scaled), owners.clone(), condemned);
+            assert_eq!(
+                found.as_ref(),
+                Some(expected),
+                "{deleted} {scaled} {owners} {condemned}"
+            );
+        }
+    }
+
+    /// Before 1.31, the set owned its claims without being their controller.
+    #[test]
+    fn an_owner_becomes_the_controller() {
+        let mut old = owner("StatefulSet", "web", "s1");
+        for field in ["controller", "blockOwnerDeletion"] {
+            old.as_object_mut().expect("an owner").remove(field);
+        }
+        let pod = PodRef {
+            ordinal: 0,
+            uid: "p1",
+            condemned: false,
+        };
+        let owners = wanted_owners(&claim(json!([old])), &set("Delete", "Retain"), &pod);
+        assert_eq!(owners, Some(vec![controller_reference(&set("Delete", "Retain"))]));
+    }
+
+    #[test]
+    fn other_owners_stay_beside_the_set() {
+        let mut other = owner("Backup", "nightly", "b1");
+        other["controller"] = json!(false);
+        let set = set("Delete", "Retain");
+        let expected = ["Backup/b1", "StatefulSet/s1"].map(str::to_owned).to_vec();
+        assert_eq!(wanted(&set, json!([other]), false), Some(expected));
+    }
+
+    #[test]
+    fn a_claim_with_another_controller_loses_what_the_set_put_there() {
+        let owners = json!([owner("Database", "db", "d1"), owner("StatefulSet", "web", "s1")]);
+        let expected = vec!["Database/d1".to_owned()];
+        assert_eq!(wanted(&set("Delete", "Delete"), owners, false), Some(expected));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(super) fn step(set: &StatefulSet, revisions: &[ControllerRevision], collisio
 
 /// Whether a revision holds the set's template. Both are compared as types, so that neither the
 /// order of fields nor how an absent one is written makes a difference.
-fn same_template(revision: &ControllerRevision, set: &StatefulSet) -> bool {
+pub(super) fn same_template(revision: &ControllerRevision, set: &StatefulSet) -> bool {
     template(revision).is_some_and(|template| template == set.spec.template)
 }
 
@@ -200,6 +200,86 @@ mod tests {
         let name = |collisions| created(step(&set("a"), &[], collisions)).metadata.name;
         assert_ne!(name(0), name(1));
         assert_eq!(name(0), name(0));
+    }
+
+    /// Names are as those of a Kubernetes control plane for the same template, so that a set that moves keeps
+    /// them. The data is that of a set of the recorded cases; it holds a `creationTimestamp` as Kubernetes'
+    /// own did before 1.34.
+    #[test]
+    fn hashes_are_those_of_kubernetes() {
+        let data = json!({"spec": {"template": {
+            "$patch": "replace",
+            "metadata": {"creationTimestamp": null, "labels": {"app": "web"}},
+            "spec": {
+                "containers": [{
+                    "command": ["sleep", "1000"],
+                    "image": "busybox:1.35",
+                    "imagePullPolicy": "IfNotPresent",
+                    "name": "c",
+                    "resources": {},
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File",
+                }],
+                "dnsPolicy": "ClusterFirst",
+                "restartPolicy": "Always",
+                "schedulerName": "default-scheduler",
+                "securityContext": {},
+                "terminationGracePeriodSeconds": 1,
+            },
+        }}});
+        assert_eq!(hash(&data.to_string(), 0), "5ff9c8d6d4");
+    }
+
+    #[test]
+    fn how_an_absent_field_is_written_makes_no_new_revision() {
+        let mut first = created(step(&set("a"), &[], 0));
+        first.data.0["spec"]["template"]["metadata"]["creationTimestamp"] = Value::Null;
+        assert_eq!(step(&set("a"), &[first], 0), Step::Use(0));
+    }
+
+    #[test]
+    fn of_equal_revisions_the_newest_is_used() {
+        let first = created(step(&set("a"), &[], 0));
+        let other = created(step(&set("b"), std::slice::from_ref(&first), 0));
+        let again = ControllerRevision {
+            revision: Some(3),
+            ..first.clone()
+        };
+        let newest = ControllerRevision {
+            revision: Some(4),
+            ..other.clone()
+        };
+        let all = [first, other, again, newest];
+        let expected = Step::Renumber {
+            index: 2,
+            revision: 5,
+        };
+        assert_eq!(step(&set("a"), &all, 0), expected);
+        assert_eq!(step(&set("b"), &all, 0), Step::Use(3));
+    }
+
+    #[test]
+    fn revisions_are_in_the_order_of_their_numbers_then_of_their_age() {
+        let revision = |name: &str, number, second: i64| {
+            let mut revision = new_revision(&set("a"), json!(name), number, 0);
+            revision.metadata.name = Some(name.to_owned());
+            let time = jiff::Timestamp::from_second(second).expect("a time");
+            revision.metadata.creation_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time));
+            revision
+        };
+        let mut all = [
+            revision("d", 2, 1),
+            revision("c", 1, 9),
+            revision("b", 1, 5),
+            revision("a", 1, 9),
+        ];
+        sort(&mut all);
+        let names: Vec<_> = all
+            .iter()
+            .filter_map(|revision| revision.metadata.name.as_deref())
+            .collect();
+        assert_eq!(names, ["b", "a", "c", "d"]);
     }
 
     #[test]

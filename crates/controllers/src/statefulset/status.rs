@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 
-use super::plan::{Pod, Spec, is_available, is_ready};
+use super::state::{Pod, Spec, Strategy};
 
 /// The names of the set's two live revisions, and how often a name was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(super) fn status(
     let mut status = StatefulSetStatus {
         observed_generation: set.metadata.generation,
         replicas: count(&|_| true).unwrap_or_default(),
-        ready_replicas: count(&is_ready),
-        available_replicas: count(&is_available),
+        ready_replicas: count(&Pod::is_ready),
+        available_replicas: count(&Pod::is_available),
         current_replicas: count(&|pod| !pod.terminating && is_current(pod)),
         updated_replicas: count(&|pod| !pod.terminating && pod.is_update),
         current_revision: Some(revisions.current.clone()),
@@ -37,7 +37,9 @@ pub(super) fn status(
         conditions: set.status.as_ref().and_then(|status| status.conditions.clone()),
     };
     let wanted = i32::try_from(spec.replicas).unwrap_or(i32::MAX);
-    let complete = status.replicas == wanted
+    // With OnDelete, no update is ever complete.
+    let complete = matches!(spec.strategy, Strategy::RollingUpdate { .. })
+        && status.replicas == wanted
         && status.updated_replicas == Some(wanted)
         && status.ready_replicas == Some(wanted);
     if complete {
@@ -73,73 +75,105 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::statefulset::plan::{Phase, Policy, Strategy};
+    use crate::statefulset::state::Phase;
+    use crate::statefulset::state::builders::{old, pod, set as spec, terminating, unready};
 
-    fn pod(ordinal: u32, is_update: bool, ready: bool) -> Pod {
-        Pod {
-            ordinal,
-            uid: format!("u{ordinal}"),
-            phase: Phase::Running {
-                ready,
-                available: ready,
-            },
-            terminating: false,
-            is_update,
-            identity_matches: true,
-        }
-    }
-
-    fn of(pods: &[Pod]) -> StatefulSetStatus {
+    fn of(spec: &Spec, pods: &[Pod]) -> StatefulSetStatus {
         let set: StatefulSet =
             serde_json::from_value(json!({"metadata": {"name": "web", "generation": 4}})).expect("a set");
-        let spec = Spec {
-            replicas: 2,
-            start: 0,
-            policy: Policy::OrderedReady,
-            strategy: Strategy::OnDelete,
-            claims_go_on_scale_down: false,
-            deleting: false,
-        };
         let revisions = Revisions {
             current: "r1".into(),
             update: "r2".into(),
             collisions: 0,
         };
-        status(&set, &spec, &revisions, pods, |pod| !pod.is_update)
+        status(&set, spec, &revisions, pods, |pod| !pod.is_update)
+    }
+
+    /// Replicas, ready, available, current and updated ones.
+    fn counts(status: &StatefulSetStatus) -> [Option<i32>; 5] {
+        [
+            Some(status.replicas),
+            status.ready_replicas,
+            status.available_replicas,
+            status.current_replicas,
+            status.updated_replicas,
+        ]
     }
 
     #[test]
     fn pods_are_counted_by_what_they_are() {
-        let status = of(&[pod(0, false, true), pod(1, true, false)]);
-        assert_eq!(
-            (status.replicas, status.ready_replicas, status.available_replicas),
-            (2, Some(1), Some(1))
-        );
-        assert_eq!(
-            (status.current_replicas, status.updated_replicas),
-            (Some(1), Some(1))
-        );
+        let status = of(&spec(2), &[old(pod(0)), unready(1)]);
+        assert_eq!(counts(&status), [2, 1, 1, 1, 1].map(Some));
         assert_eq!(status.current_revision.as_deref(), Some("r1"));
+        assert_eq!(status.update_revision.as_deref(), Some("r2"));
         assert_eq!(status.observed_generation, Some(4));
     }
 
     #[test]
+    fn a_pod_that_is_ready_too_shortly_is_not_available() {
+        let fresh = Pod {
+            phase: Phase::Running {
+                ready: true,
+                available: false,
+            },
+            ..pod(0)
+        };
+        assert_eq!(counts(&of(&spec(1), &[fresh])), [1, 1, 0, 1, 1].map(Some));
+    }
+
+    #[test]
     fn a_whole_update_becomes_the_current_revision() {
-        let status = of(&[pod(0, true, true), pod(1, true, true)]);
+        let status = of(&spec(2), &[pod(0), pod(1)]);
         assert_eq!(status.current_revision.as_deref(), Some("r2"));
-        assert_eq!(status.current_replicas, Some(2));
+        assert_eq!(counts(&status), [2; 5].map(Some));
+    }
+
+    #[test]
+    fn an_update_is_not_whole_before_all_are_there_ready_and_updated() {
+        for pods in [
+            vec![pod(0)],
+            vec![pod(0), unready(1)],
+            vec![old(pod(0)), pod(1)],
+            vec![pod(0), pod(1), pod(2)],
+        ] {
+            let status = of(&spec(2), &pods);
+            assert_eq!(status.current_revision.as_deref(), Some("r1"), "{pods:?}");
+        }
+    }
+
+    #[test]
+    fn with_on_delete_the_current_revision_stays() {
+        let on_delete = Spec {
+            strategy: Strategy::OnDelete,
+            ..spec(2)
+        };
+        let status = of(&on_delete, &[pod(0), pod(1)]);
+        assert_eq!(status.current_revision.as_deref(), Some("r1"));
+        assert_eq!(counts(&status), [2, 2, 2, 0, 2].map(Some));
     }
 
     #[test]
     fn a_terminating_pod_counts_as_replica_only() {
-        let status = of(&[
-            pod(0, true, true),
-            Pod {
-                terminating: true,
-                ..pod(1, true, true)
-            },
-        ]);
+        let status = of(&spec(2), &[pod(0), terminating(1)]);
         assert_eq!((status.replicas, status.updated_replicas), (2, Some(1)));
         assert_eq!(status.current_revision.as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn a_status_that_says_the_same_is_not_written() {
+        let status = of(&spec(1), &[pod(0)]);
+        let mut set = StatefulSet {
+            status: Some(status.clone()),
+            ..StatefulSet::default()
+        };
+        assert!(!differs(&set, &status));
+        // Zero and absent are one.
+        let none = StatefulSetStatus {
+            collision_count: None,
+            ..status.clone()
+        };
+        assert!(!differs(&set, &none));
+        set.status.as_mut().expect("a status").observed_generation = Some(3);
+        assert!(differs(&set, &status));
     }
 }

@@ -1,0 +1,230 @@
+//! How a new template reaches the replicas: which pods of an old revision go next.
+//!
+//! Follows "Update strategies" and "Maximum unavailable Pods" of the StatefulSet page as of Kubernetes 1.37,
+//! where `maxUnavailable` is always heeded (KEP-961), and `updateStatefulSetAfterInvariantEstablished`.
+
+use super::plan::Replicas;
+use super::state::{Action, Pod, Policy, Spec, Strategy};
+
+/// Replaces pods of an old revision, from the highest ordinal down.
+pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
+    let Strategy::RollingUpdate {
+        partition,
+        max_unavailable,
+    } = spec.strategy
+    else {
+        return;
+    };
+    let lowest = spec.start.saturating_add(partition.unwrap_or(0));
+    let present = || replicas.values().flatten().copied();
+    let missing = replicas.values().filter(|pod| pod.is_none()).count();
+    let unavailable = present().filter(|pod| pod.is_unavailable()).count() + missing;
+    let mut budget = (max_unavailable as usize).saturating_sub(unavailable);
+    let outdated: Vec<&Pod> = present()
+        .rev()
+        .filter(|pod| pod.ordinal >= lowest && !pod.is_update && !pod.terminating)
+        .collect();
+    let mut delete = |pod: &Pod| {
+        actions.push(Action::DeletePod {
+            ordinal: pod.ordinal,
+            uid: pod.uid.clone(),
+        })
+    };
+    match spec.policy {
+        Policy::OrderedReady => outdated.iter().take(budget).for_each(|pod| delete(pod)),
+        Policy::Parallel => {
+            // What serves nobody can go without taking from the budget.
+            for pod in outdated.iter().filter(|pod| !pod.is_available()) {
+                delete(pod);
+            }
+            for pod in outdated.iter().filter(|pod| pod.is_available()) {
+                if budget == 0 {
+                    break;
+                }
+                delete(pod);
+                budget -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::statefulset::plan::plan;
+    use crate::statefulset::state::builders::{
+        create, delete, old, parallel, pod, set, terminating, unready,
+    };
+    use crate::statefulset::state::{Observed, Ordinal, Phase, Revision};
+
+    fn check(spec: &Spec, pods: &[Pod], expected: &[Action]) {
+        let seen = Observed {
+            pods: pods.to_vec(),
+            claims: BTreeMap::new(),
+            current_replicas: 0,
+        };
+        assert_eq!(plan(spec, &seen), expected, "{spec:?} {pods:?}");
+    }
+
+    fn rolling(spec: Spec, partition: u32, max_unavailable: u32) -> Spec {
+        Spec {
+            strategy: Strategy::RollingUpdate {
+                partition: Some(partition),
+                max_unavailable,
+            },
+            ..spec
+        }
+    }
+
+    /// Pods of the old revision; those named are unready or on their way out.
+    fn olds(count: u32, is_unready: &[Ordinal], is_terminating: &[Ordinal]) -> Vec<Pod> {
+        let state = |ordinal| {
+            if is_unready.contains(&ordinal) {
+                unready(ordinal)
+            } else if is_terminating.contains(&ordinal) {
+                terminating(ordinal)
+            } else {
+                pod(ordinal)
+            }
+        };
+        (0..count).map(|ordinal| old(state(ordinal))).collect()
+    }
+
+    #[test]
+    fn a_rolling_update_goes_down_one_at_a_time() {
+        check(&set(3), &[old(pod(0)), old(pod(1)), old(pod(2))], &[delete(2)]);
+        check(&set(3), &[old(pod(0)), old(pod(1)), terminating(2)], &[]);
+        check(&set(3), &[old(pod(0)), old(pod(1)), unready(2)], &[]);
+        check(&set(3), &[old(pod(0)), old(pod(1)), pod(2)], &[delete(1)]);
+        check(&set(3), &[old(pod(0)), pod(1), pod(2)], &[delete(0)]);
+        check(&set(3), &[pod(0), pod(1), pod(2)], &[]);
+    }
+
+    #[test]
+    fn an_updated_pod_must_be_available_before_the_next_goes() {
+        let fresh = Pod {
+            phase: Phase::Running {
+                ready: true,
+                available: false,
+            },
+            ..pod(2)
+        };
+        let pods = [old(pod(0)), old(pod(1)), fresh];
+        check(&set(3), &pods, &[]);
+        check(&parallel(3), &pods, &[]);
+    }
+
+    #[test]
+    fn a_partition_keeps_the_lower_replicas() {
+        let partitioned = rolling(set(3), 2, 1);
+        check(&partitioned, &[old(pod(0)), old(pod(1)), pod(2)], &[]);
+        let recreated = Action::CreatePod {
+            ordinal: 1,
+            revision: Revision::Current,
+        };
+        check(&partitioned, &[old(pod(0)), pod(2)], &[recreated]);
+        check(&rolling(set(3), 3, 1), &olds(3, &[], &[]), &[]);
+    }
+
+    #[test]
+    fn a_partition_counts_from_the_first_ordinal() {
+        let from_5 = Spec {
+            start: 5,
+            ..rolling(set(3), 2, 1)
+        };
+        check(&from_5, &[old(pod(5)), old(pod(6)), old(pod(7))], &[delete(7)]);
+        check(&from_5, &[old(pod(5)), old(pod(6)), pod(7)], &[]);
+    }
+
+    #[test]
+    fn ordered_replaces_as_many_at_a_time_as_may_be_unavailable() {
+        check(
+            &rolling(set(5), 0, 2),
+            &olds(5, &[], &[]),
+            &[delete(4), delete(3)],
+        );
+        // The next go when all of them are there again, one after the other.
+        let [a, b, c] = [old(pod(0)), old(pod(1)), old(pod(2))];
+        let with = |more: &[Pod]| [&[a.clone(), b.clone(), c.clone()], more].concat();
+        let spec = rolling(set(5), 0, 2);
+        check(&spec, &with(&[terminating(3), terminating(4)]), &[]);
+        check(&spec, &with(&[pod(4)]), &[create(3)]);
+        check(&spec, &with(&[unready(3), pod(4)]), &[]);
+        check(&spec, &with(&[pod(3), pod(4)]), &[delete(2), delete(1)]);
+        // More than there are.
+        check(
+            &rolling(set(2), 0, 9),
+            &olds(2, &[], &[]),
+            &[delete(1), delete(0)],
+        );
+    }
+
+    #[test]
+    fn ordered_waits_for_an_unavailable_pod_even_if_it_is_old() {
+        for (replicas, partition, max_unavailable, unready, terminating) in [
+            (1, 0, 1, vec![0], vec![]),
+            (3, 0, 1, vec![2], vec![]),
+            (3, 0, 1, vec![], vec![2]),
+            (5, 0, 2, vec![4], vec![]),
+            (5, 2, 1, vec![4], vec![]),
+        ] {
+            let spec = rolling(set(replicas), partition, max_unavailable);
+            check(&spec, &olds(replicas, &unready, &terminating), &[]);
+        }
+    }
+
+    /// A pod that will never be ready in its old revision must not hold up the update that mends it.
+    #[test]
+    fn parallel_replaces_what_is_unavailable_first_and_counts_it() {
+        for (replicas, partition, max_unavailable, unready, terminating, expected) in [
+            (1, 0, 1, vec![0], vec![], vec![0]),
+            (3, 0, 1, vec![2], vec![], vec![2]),
+            (5, 0, 2, vec![3, 4], vec![], vec![4, 3]),
+            // What is on its way out takes from what may be unavailable.
+            (3, 0, 1, vec![], vec![2], vec![]),
+            (5, 0, 3, vec![3], vec![4], vec![3, 2]),
+            (5, 0, 3, vec![4], vec![3], vec![4, 2]),
+            // So does what the partition keeps, though it stays.
+            (5, 2, 1, vec![4], vec![], vec![4]),
+            (5, 2, 1, vec![2], vec![], vec![2]),
+            (5, 2, 1, vec![1], vec![], vec![]),
+            (5, 3, 2, vec![3, 4], vec![], vec![4, 3]),
+            (5, 3, 2, vec![1, 4], vec![], vec![4]),
+            // Low ones that are down go before high ones that are up.
+            (4, 0, 2, vec![0, 1], vec![], vec![1, 0]),
+            (5, 0, 3, vec![0, 1], vec![], vec![1, 0, 4]),
+            // All are down: none is spared.
+            (3, 0, 1, vec![0, 1, 2], vec![], vec![2, 1, 0]),
+        ] {
+            let spec = rolling(parallel(replicas), partition, max_unavailable);
+            let expected: Vec<_> = expected.into_iter().map(delete).collect();
+            check(&spec, &olds(replicas, &unready, &terminating), &expected);
+        }
+    }
+
+    #[test]
+    fn parallel_replaces_as_many_at_a_time_as_may_be_unavailable() {
+        let spec = rolling(parallel(4), 0, 2);
+        check(&spec, &olds(4, &[], &[]), &[delete(3), delete(2)]);
+        // The next need not wait for both.
+        let pods = [old(pod(0)), old(pod(1)), unready(2), pod(3)];
+        check(&spec, &pods, &[delete(1)]);
+        // One that is not there is unavailable, too.
+        let pods = [old(pod(0)), old(pod(1)), pod(3)];
+        check(&spec, &pods, &[create(2), delete(1)]);
+    }
+
+    #[test]
+    fn on_delete_replaces_nothing_by_itself() {
+        for spec in [set(2), parallel(2)] {
+            let on_delete = Spec {
+                strategy: Strategy::OnDelete,
+                ..spec
+            };
+            check(&on_delete, &olds(2, &[], &[]), &[]);
+            check(&on_delete, &[old(pod(0))], &[create(1)]);
+        }
+    }
+}
