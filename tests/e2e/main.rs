@@ -1,11 +1,17 @@
 //! stead, end to end: what a user types, and what must come of it.
 
+mod churn;
 mod commands;
+mod crashes;
+mod disks;
+mod faults;
+mod footprint;
 mod lifecycle;
 mod manifests;
 mod mistakes;
 mod network;
 mod pods;
+mod slow_clients;
 mod statefulsets;
 mod streams;
 mod updates;
@@ -19,11 +25,16 @@ fn main() -> ExitCode {
         statefulsets::TESTS,
         updates::TESTS,
         lifecycle::TESTS,
+        crashes::TESTS,
+        churn::TESTS,
         pods::TESTS,
         streams::TESTS,
         commands::TESTS,
         network::TESTS,
         mistakes::TESTS,
+        faults::TESTS,
+        disks::TESTS,
+        slow_clients::TESTS,
     ];
     stead_tests::main(tests.into_iter().flatten().copied().collect())
 }
