@@ -13,6 +13,7 @@ use crate::{Tests, check_contains};
 
 pub(crate) const TESTS: Tests = &[
     ("life: up, and up again", up_twice),
+    ("life: several at once come to one cluster", at_once),
     ("life: after down and up, everything is as it was", down_and_up),
     ("life: killing the server disturbs no pod", killed_server),
     (
@@ -84,6 +85,51 @@ fn up_twice() -> Result<()> {
         ensure!(cluster.stead("status")?.run()?.code == 3);
         // With nothing to stop, there is nothing wrong.
         cluster.stead("down")?.ok()?;
+        cluster.delete()
+    })
+}
+
+fn at_once() -> Result<()> {
+    on_a_machine(|machine| {
+        let cluster = Cluster::new(machine, "data")?;
+        let config = cluster.kubeconfig().display().to_string();
+        let start = |command: &str| {
+            let kubeconfig = if command == "down" {
+                String::new()
+            } else {
+                format!(" --kubeconfig {config}")
+            };
+            cluster.stead(&format!("{command}{kubeconfig}"))?.start()
+        };
+        // At the very first start, and later; and with one that stops it at the same time.
+        for commands in [
+            &["up --detach"; 3][..],
+            &["up --detach", "down", "up --detach", "up --detach"],
+            &["down", "up --detach", "down"],
+        ] {
+            let all = commands
+                .iter()
+                .map(|line| start(line))
+                .collect::<Result<Vec<_>>>()?;
+            for (line, one) in commands.iter().zip(all) {
+                let (said, code) = one.end()?;
+                ensure!(
+                    code == Some(0),
+                    "`{line}` of {commands:?} ended with {code:?}: {said:#?}"
+                );
+            }
+            let processes = machine.processes()?;
+            let servers = processes
+                .iter()
+                .filter(|process| process.ends_with(" serve"))
+                .count();
+            ensure!(servers < 2, "{processes:#?}");
+            if commands.iter().all(|line| *line != "down") {
+                ensure!(servers == 1, "{processes:#?}");
+                cluster.kubectl("get nodes").ok()?;
+            }
+        }
+        machine.note_cgroups()?;
         cluster.delete()
     })
 }

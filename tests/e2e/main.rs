@@ -1,6 +1,11 @@
 //! stead, end to end: what a user types, and what must come of it.
 
+mod churn;
 mod commands;
+mod crashes;
+mod disks;
+mod faults;
+mod footprint;
 mod lifecycle;
 mod manifests;
 mod mistakes;
@@ -8,6 +13,7 @@ mod network;
 mod pods;
 mod replays;
 mod replays_of_sets;
+mod slow_clients;
 mod statefulsets;
 mod streams;
 mod updates;
@@ -23,11 +29,16 @@ fn main() -> ExitCode {
         replays_of_sets::TESTS,
         replays::TESTS,
         lifecycle::TESTS,
+        crashes::TESTS,
+        churn::TESTS,
         pods::TESTS,
         streams::TESTS,
         commands::TESTS,
         network::TESTS,
         mistakes::TESTS,
+        faults::TESTS,
+        disks::TESTS,
+        slow_clients::TESTS,
     ];
     stead_tests::main(tests.into_iter().flatten().copied().collect())
 }

@@ -83,3 +83,45 @@ spec:
 "
     )
 }
+
+/// A StatefulSet whose pods prove that no two of one identity run at once: each has a pipe in its volume open
+/// as long as any process of it lives, and ends with 3 if it can still be written to when it starts. Each
+/// start adds a line to `/data/starts`. `more` is more of the set's spec, as lines of YAML, each
+/// `field: value`.
+pub(crate) fn locking_set(name: &str, replicas: usize, more: &[&str]) -> String {
+    let more: String = more.iter().map(|line| format!("\n  {line}")).collect();
+    format!(
+        "\
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: {name}}}
+spec:
+  replicas: {replicas}
+  serviceName: {name}
+  podManagementPolicy: Parallel
+  selector: {{matchLabels: {{app: {name}}}}}{more}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+        - name: main
+          image: tool:1
+          command:
+            - sh
+            - -c
+            - |
+              echo start >>/data/starts
+              [ -p /data/life ] || busybox mkfifo /data/life
+              timeout 0.1 sh -c 'echo >/data/life' && exit 3
+              exec 9<>/data/life
+              trap 'exit 0' TERM
+              sleep 1000000 &
+              wait
+          volumeMounts: [{{name: data, mountPath: /data}}]
+  volumeClaimTemplates:
+    - metadata: {{name: data}}
+      spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}
+"
+    )
+}

@@ -1,7 +1,7 @@
 //! A cluster on a machine, and what one does with it.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -36,10 +36,21 @@ impl<'m> Cluster<'m> {
     /// # Errors
     /// When there is no `kubectl`.
     pub fn new(machine: &'m Machine, name: &str) -> Result<Self> {
-        let place = Place {
-            data_dir: machine.dir().join(name),
-            kubeconfig: machine.dir().join("kubeconfig").join(name),
-        };
+        let data_dir = machine.dir().join(name);
+        let kubeconfig = machine.dir().join("kubeconfig").join(name);
+        Self::at(machine, data_dir, kubeconfig)
+    }
+
+    /// A cluster yet to be started, with its data and kubeconfig in a folder that outlives the machine.
+    ///
+    /// # Errors
+    /// When there is no `kubectl`.
+    pub fn on_disk(machine: &'m Machine, disk: &Path) -> Result<Self> {
+        Self::at(machine, disk.join("data"), disk.join("kubeconfig"))
+    }
+
+    fn at(machine: &'m Machine, data_dir: PathBuf, kubeconfig: PathBuf) -> Result<Self> {
+        let place = Place { data_dir, kubeconfig };
         let mut clusters = machine
             .clusters
             .lock()
@@ -63,12 +74,12 @@ impl<'m> Cluster<'m> {
     }
 
     /// Its data directory.
-    pub fn data_dir(&self) -> &std::path::Path {
+    pub fn data_dir(&self) -> &Path {
         &self.place.data_dir
     }
 
     /// Its kubeconfig.
-    pub fn kubeconfig(&self) -> &std::path::Path {
+    pub fn kubeconfig(&self) -> &Path {
         &self.place.kubeconfig
     }
 

@@ -1,9 +1,10 @@
 //! What is settled at a cluster's first start and stays: its addresses, its port, its node's name.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use crate::place::Place;
 
 /// The form of the file.
 const FORMAT: u32 = 1;
+/// How the extension of a file begins while it is written; the writer's pid follows.
+const DRAFT: &str = "new-";
 
 /// A cluster's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,25 +84,53 @@ pub(crate) fn make_data_dir(place: &Place) -> anyhow::Result<()> {
     if place.cluster().exists() {
         return Ok(());
     }
-    let ours = place.parts();
-    let entries = fs::read_dir(data).with_context(|| format!("read {}", data.display()))?;
-    // `mkfs` makes that in a file system of its own.
-    let foreign = entries
-        .flatten()
-        .find(|entry| !ours.contains(&entry.path()) && entry.file_name() != "lost+found");
-    if let Some(foreign) = foreign {
+    if let Some(foreign) = foreign(place)? {
         bail!(
-            "{} is not a data directory of stead: {:?} is in it; name an empty or new directory with --data-dir",
+            "{} is not a data directory of stead: {foreign:?} is in it; name an empty or new directory with --data-dir",
             data.display(),
-            foreign.file_name()
         );
     }
     Ok(())
 }
 
+/// Whether a first start has made the data directory, but come no further than its lock and log.
+pub(crate) fn is_only_begun(place: &Place) -> bool {
+    let mut begun = drafts(place);
+    begun.extend([place.server_lock(), place.log()]);
+    fs::read_dir(place.data()).is_ok_and(|entries| {
+        let mut paths = entries.flatten().map(|entry| entry.path());
+        paths.all(|path| begun.contains(&path))
+    })
+}
+
+/// Something in the data directory that is not ours.
+fn foreign(place: &Place) -> anyhow::Result<Option<OsString>> {
+    let data = place.data();
+    let entries = fs::read_dir(data).with_context(|| format!("read {}", data.display()))?;
+    let (ours, drafts) = (place.parts(), drafts(place));
+    Ok(entries.flatten().map(|entry| entry.path()).find_map(|path| {
+        let name = path.file_name()?.to_owned();
+        // `mkfs` makes that in a file system of its own.
+        (!ours.contains(&path) && !drafts.contains(&path) && name != "lost+found").then_some(name)
+    }))
+}
+
+/// Records that are being written, or were when whoever wrote them was killed.
+pub(crate) fn drafts(place: &Place) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place.data()).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| path.with_extension("json") == place.cluster())
+        .filter(|path| {
+            let extension = path.extension().unwrap_or_default();
+            extension.to_string_lossy().starts_with(DRAFT)
+        })
+        .collect()
+}
+
 /// Writes a file that only root can read, so that it is there whole or as it was before.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let aside = path.with_extension(format!("new-{}", std::process::id()));
+    let aside = path.with_extension(format!("{DRAFT}{}", std::process::id()));
     let write = || {
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -192,6 +223,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let place = Place::new(dir.path()).expect("a place");
         make_data_dir(&place).expect("an empty directory will do");
+        // What a first start leaves that was killed.
+        for ours in ["lock", "server.log", "cluster.new-123"] {
+            fs::write(dir.path().join(ours), "").expect("a write");
+        }
+        make_data_dir(&place).expect("all of it is ours");
+        assert_eq!(drafts(&place), [dir.path().join("cluster.new-123")]);
+        assert!(is_only_begun(&place));
+        fs::create_dir(place.volumes()).expect("a directory");
+        assert!(!is_only_begun(&place), "there may be claims");
         fs::write(dir.path().join("thesis.txt"), "").expect("a write");
         let error = make_data_dir(&place).expect_err("refused").to_string();
         assert!(error.contains("thesis.txt"), "{error}");

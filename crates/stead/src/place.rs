@@ -19,12 +19,20 @@ pub(crate) struct Place {
     id: ClusterId,
 }
 
+/// The path without symbolic links, also of what is not there yet.
+fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => canonical(parent).join(name),
+        _ => path.to_owned(),
+    })
+}
+
 impl Place {
     /// The place of a data directory, which need not exist.
     pub(crate) fn new(data_dir: &Path) -> anyhow::Result<Place> {
         let data = std::path::absolute(data_dir).with_context(|| format!("find {}", data_dir.display()))?;
         // One directory is one cluster, by whichever path it is reached.
-        let data = fs::canonicalize(&data).unwrap_or(data);
+        let data = canonical(&data);
         if data.parent().is_none() {
             bail!(
                 "{} cannot be a data directory; name one with --data-dir",
@@ -179,6 +187,8 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("data"), &link).expect("a link");
         let place = |path: &Path| Place::new(path).expect("a place").id();
         assert_eq!(place(&link), place(&dir.path().join("data")));
+        // Also before it is made, as the one who makes it and the one who finds it must agree.
+        assert_eq!(place(&link.join("new")), place(&dir.path().join("data/new")));
     }
 
     #[test]

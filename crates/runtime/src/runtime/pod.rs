@@ -726,12 +726,14 @@ impl Pod {
         let mut unfinished = dirs::names(&self.inner.dirs.containers());
         unfinished.retain(|id| !self.state().containers.contains_key(id));
         for container in known {
-            unfinished.retain(|id| *id != container.container);
-            self.learn(container);
+            let id = container.container.clone();
+            unfinished.retain(|other| *other != id);
+            if !self.learn(container) {
+                self.end_unknown(id).await;
+            }
         }
         let starting = self.state().starting.is_empty();
         for id in unfinished.into_iter().filter(|_| starting) {
-            // One that the shim is starting this moment is killed by it, since nobody waits for it.
             if self
                 .order(Op::Remove {
                     container: id.clone(),
@@ -744,16 +746,35 @@ impl Pod {
         }
     }
 
-    fn learn(&self, known: ShimContainer) {
+    /// Ends a container that nobody can say anything about: its start was given up, but came about.
+    async fn end_unknown(&self, id: String) {
+        tracing::warn!(
+            pod = self.uid(),
+            container = id,
+            "a container without a description is ended"
+        );
+        let kill = Op::Signal {
+            container: id.clone(),
+            signal: libc::SIGKILL,
+            all: true,
+        };
+        // One that has ended is removed at once; of the other's end the shim will tell.
+        if self.order(kill).await.is_err() {
+            let _ = self.order(Op::Remove { container: id }).await;
+        }
+    }
+
+    /// `false` if there is no description of it.
+    fn learn(&self, known: ShimContainer) -> bool {
         let id = known.container;
         if self.state().containers.contains_key(&id) {
             if let Some(exit) = known.exit {
                 self.heard(ShimEvent::ContainerExited { container: id, exit });
             }
-            return;
+            return true;
         }
         let Some(meant) = launch::read_meant(&self.inner.dirs.bundle(&id)) else {
-            return;
+            return false;
         };
         let state = match known.exit {
             Some(exit) => ContainerState::Exited(exit),
@@ -769,6 +790,7 @@ impl Pod {
             oom_score_adj: meant.config.oom_score_adj,
             _image: image,
         });
+        true
     }
 
     fn heard(&self, event: ShimEvent) {
@@ -791,8 +813,13 @@ impl Pod {
             return;
         }
         drop(state);
-        // It ended before its start was acknowledged here.
+        // It ended before its start was acknowledged here, or its start was given up.
         let Some(meant) = launch::read_meant(&self.inner.dirs.bundle(&id)) else {
+            let pod = self.clone();
+            self.inner
+                .shared
+                .tasks
+                .spawn(async move { pod.order(Op::Remove { container: id }).await });
             return;
         };
         let name = meant.config.name.clone();

@@ -68,6 +68,7 @@ pub(crate) fn run(
         workers: Vec::new(),
         execs: Vec::new(),
         dials: Vec::new(),
+        lists: Vec::new(),
         ended_early: Vec::new(),
         buffers: Buffers {
             input,
@@ -97,6 +98,8 @@ struct Shim {
     workers: Vec<Worker>,
     execs: Vec<RunningExec>,
     dials: Vec<Dial>,
+    /// Those who want to know all containers, while some are being started for a server that has gone.
+    lists: Vec<Caller>,
     /// Children that ended before the worker that made them could say who they are.
     ended_early: Vec<(i32, Ended)>,
     buffers: Buffers,
@@ -358,13 +361,30 @@ impl Shim {
             } => self.container(&container)?.resize(rows, columns)?,
             Op::ReopenLog { container } => self.container(&container)?.reopen_log()?,
             Op::List => {
-                let states = self.containers.iter().filter_map(Container::state).collect();
-                return Ok(Some((Answer::Containers(states), None)));
+                // Of what was started for a server that has gone, this is how the next one hears.
+                self.lists.push(caller);
+                self.answer_lists();
+                return Ok(None);
             }
             Op::Remove { container } => self.remove(&container)?,
             Op::Shutdown => self.shut_down(),
         }
         Ok(Some((Answer::Done, None)))
+    }
+
+    /// Answers who wants to know all containers, unless it is not yet known which there are.
+    fn answer_lists(&mut self) {
+        let is_here = |id| self.connections.iter().any(|connection| connection.id == id);
+        let for_nobody = |worker: &Worker| {
+            matches!(worker.purpose, Purpose::Start { .. }) && !is_here(worker.caller.connection)
+        };
+        if self.workers.iter().any(for_nobody) {
+            return;
+        }
+        for caller in std::mem::take(&mut self.lists) {
+            let states = self.containers.iter().filter_map(Container::state).collect();
+            self.reply(caller, Ok(Answer::Containers(states)), None);
+        }
     }
 
     fn container(&mut self, id: &str) -> Result<&mut Container, Failure> {
@@ -474,6 +494,7 @@ impl Shim {
             Purpose::Start { container } => self.started(caller, &container, report, fd),
             Purpose::Exec { container } => self.exec_started(caller, container, report, fd),
         }
+        self.answer_lists();
         if self.workers.is_empty() {
             self.ended_early.clear();
         }
@@ -509,9 +530,9 @@ impl Shim {
                     started_at,
                     warnings,
                 };
-                let wanted = self.reply(caller, Ok(answer), None) && !self.shutting_down;
-                if let (false, Ok(container)) = (wanted, self.container(id)) {
-                    // A container that nobody knows of would run for ever.
+                // Where the server has gone, the next one asks which containers there are.
+                self.reply(caller, Ok(answer), None);
+                if let (true, Ok(container)) = (self.shutting_down, self.container(id)) {
                     let _ = container.signal(libc::SIGKILL, true);
                 }
                 self.catch_up(pid);

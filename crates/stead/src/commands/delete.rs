@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::{down, print, up};
 use crate::cli;
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::kubeconfig;
 use crate::place::Place;
 use crate::progress::say;
@@ -16,6 +16,7 @@ use crate::progress::say;
 /// Deletes the cluster of a place.
 pub(super) fn delete(place: &Place, options: &cli::Delete) -> anyhow::Result<()> {
     let Some(cluster) = Cluster::read(place)? else {
+        remove_beginnings(place)?;
         return print(&format!("There is no cluster in {}.", place.data().display()));
     };
     let claims = claims(place);
@@ -36,15 +37,36 @@ pub(super) fn delete(place: &Place, options: &cli::Delete) -> anyhow::Result<()>
             ));
         }
     }
-    for part in place.parts() {
+    remove_all(place)?;
+    drop(changing);
+    print(&format!("The cluster {:?} is deleted.", place.name()))
+}
+
+/// Removes what a first start left that was killed before there was a cluster. Where anything else is in the
+/// directory, it is left alone.
+fn remove_beginnings(place: &Place) -> anyhow::Result<()> {
+    if !cluster::is_only_begun(place) {
+        return Ok(());
+    }
+    let changing = up::change(place)?;
+    // Whoever had the lock may have gone on.
+    if cluster::is_only_begun(place) {
+        remove_all(place)?;
+    }
+    drop(changing);
+    Ok(())
+}
+
+/// Removes all that is the cluster's. Only who holds the lock of changes may do so.
+fn remove_all(place: &Place) -> anyhow::Result<()> {
+    for part in place.parts().into_iter().chain(cluster::drafts(place)) {
         remove(&part).with_context(|| format!("remove {}", part.display()))?;
     }
     // Its own directory too, unless it is a mount point or someone else's things are in it.
     let _ = fs::remove_dir(place.data());
-    drop(changing);
     let _ = fs::remove_dir_all(place.run());
     let _ = place.run().parent().map(fs::remove_dir);
-    print(&format!("The cluster {:?} is deleted.", place.name()))
+    Ok(())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -15,9 +15,9 @@ pub(super) fn down(place: &Place) -> anyhow::Result<()> {
     }
     let changing = change(place)?;
     let stopped = stop(place)?;
-    drop(changing);
     // Nobody needs it until the next start, which makes it.
     let _ = std::fs::remove_dir_all(place.run());
+    drop(changing);
     print(&match stopped {
         true => format!(
             "The cluster {:?} is stopped; `stead{} up` brings it back.",

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -32,6 +33,8 @@ pub(super) fn up(place: &Place, options: cli::Up) -> anyhow::Result<()> {
     make_data_dir(place)?;
     // Two that start at once: the second finds what the first has started.
     let changing = change(place)?;
+    // Whoever held the lock before may have deleted it.
+    make_data_dir(place)?;
     if let Some(status) = block_on(async {
         match Control::connect(place).await? {
             Some(mut control) => control.status().await.map(Some),
@@ -49,7 +52,8 @@ pub(super) fn up(place: &Place, options: cli::Up) -> anyhow::Result<()> {
     }
     if options.detach {
         let step = Step::begin(format!("Starting the cluster {:?}", place.name()));
-        let address = start_detached(place, options.listen, |what| step.now(what))?;
+        let address = start_detached(place, options.listen, |what| step.now(what));
+        let address = address.inspect_err(|_| forget(place))?;
         step.done();
         write_kubeconfig(place, &kubeconfig, address)?;
         how_to_go_on(place)
@@ -62,17 +66,38 @@ pub(super) fn up(place: &Place, options: cli::Up) -> anyhow::Result<()> {
 /// is open.
 pub(super) fn change(place: &Place) -> anyhow::Result<File> {
     let path = place.change_lock();
-    let open = || {
+    let open = || loop {
         fs::create_dir_all(place.run())?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&path)?;
+            .open(&path);
+        let file = match file {
+            // The directory was removed just now.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-        Ok::<_, std::io::Error>(file)
+        // Who held it before may have removed it; then it keeps nobody from anything.
+        if fs::metadata(&path).is_ok_and(|there| is_same(&there, &file)) {
+            return Ok::<_, std::io::Error>(file);
+        }
     };
     open().with_context(|| format!("lock {}", path.display()))
+}
+
+/// Leaves no run directory behind where nothing has come of a start.
+fn forget(place: &Place) {
+    let _ = fs::remove_file(place.change_lock());
+    // With anything else in them, they stay.
+    let _ = fs::remove_dir(place.run());
+    let _ = place.run().parent().map(fs::remove_dir);
+}
+
+fn is_same(there: &fs::Metadata, file: &File) -> bool {
+    file.metadata()
+        .is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
 }
 
 /// Starts the server as a process of its own, and waits until it is ready.

@@ -1,7 +1,8 @@
 //! A cluster at work: what it is made of, in which order it starts and ends.
 //!
-//! Start: the data directory is locked; the network, the store and the engine are opened, which find
-//! what a former server left; the API listens; then everything that speaks to it begins, and the
+//! Start: the data directory is locked; the store and the engine are opened, which find what a former server
+//! left, or refuse what they cannot read, before anything on the machine is changed; then the network is set
+//! up; the API listens; then everything that speaks to it begins, and the
 //! cluster is ready when its node is registered.
 //!
 //! End: either the pods are parked first ([`End::Down`]), or they are left running for the next server
@@ -32,7 +33,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, make_data_dir};
+use crate::cluster::{Cluster, drafts, make_data_dir};
 use crate::control;
 use crate::place::Place;
 use parts::{Ground, Parts};
@@ -88,6 +89,17 @@ impl Server {
         let clients = listeners::for_clients(listen, cluster.port).await?;
         let address = clients.local_addr().context("ask for the API's address")?;
 
+        report("opening the store");
+        let pki = Pki::open(&place.pki()).context("open the certificates")?;
+        let api = open_api(&place, &cluster, &pki, address)?;
+        let router = api.router();
+
+        report("finding containers");
+        let (images, (runtime, events, found)) = open_engine(&place).await?;
+        if !found.alive.is_empty() {
+            tracing::info!(pods = found.alive.len(), "pods of a former server are adopted");
+        }
+
         report("setting up the network");
         let network = set_up_network(&place, &cluster)?;
         let cluster_api = listeners::for_cluster(cluster.ranges.node, listeners::API_PORT).await?;
@@ -97,10 +109,6 @@ impl Server {
             .context("ask for the node's address")?
             .port();
 
-        report("opening the store");
-        let pki = Pki::open(&place.pki()).context("open the certificates")?;
-        let api = open_api(&place, &cluster, &pki, address)?;
-        let router = api.router();
         api.bootstrap(&Addresses {
             service: cluster.ranges.api(),
             endpoint: SocketAddrV4::new(
@@ -113,12 +121,6 @@ impl Server {
             dns: cluster.ranges.dns(),
         })
         .await?;
-
-        report("finding containers");
-        let (images, (runtime, events, found)) = open_engine(&place).await?;
-        if !found.alive.is_empty() {
-            tracing::info!(pods = found.alive.len(), "pods of a former server are adopted");
-        }
 
         report("starting the node");
         let (shutdown, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -171,8 +173,10 @@ impl Server {
         tasks.spawn(async move { keeper.run().await });
         registered.cancelled().await;
 
-        cluster.port = Some(address.port());
-        cluster.write(&place)?;
+        if cluster.port != Some(address.port()) {
+            cluster.port = Some(address.port());
+            cluster.write(&place)?;
+        }
         let (end, ends) = mpsc::channel(1);
         let controls = control::server::Controls {
             address,
@@ -269,6 +273,10 @@ async fn join(mut tasks: JoinSet<()>) {
 fn open_data_dir(place: &Place) -> anyhow::Result<(File, Cluster)> {
     make_data_dir(place)?;
     let lock = lock(place)?;
+    // Whoever wrote them was killed.
+    for draft in drafts(place) {
+        let _ = std::fs::remove_file(draft);
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
