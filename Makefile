@@ -90,3 +90,10 @@ bench: packages build ## measure speed and memory; BENCH has options (--trace, -
 
 .PHONY: test
 test: lint unit e2e ## all of these
+
+ROUNDS ?= 50
+
+.PHONY: soak
+soak: packages build ## kill servers and stores again and again (ROUNDS=50); the seed is printed
+	@STEAD_KILL_ROUNDS=$$((10 * $(ROUNDS))) cargo test --release --workspace --test kill
+	STEAD_CHURN_ROUNDS=$(ROUNDS) cargo test --release --workspace --test e2e -- crash:

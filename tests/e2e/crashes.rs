@@ -1,5 +1,6 @@
 //! Processes of a cluster are killed, one or all of them: nothing is lost, nothing runs twice, nothing is left.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,6 +19,7 @@ pub(crate) const TESTS: Tests = &[
     ),
     ("crash: after a reboot the same pods come back", reboot),
     ("crash: down and delete after a crash leave nothing", ends),
+    ("crash: a half-loaded image is gone", half_an_image),
     ("crash: a start that was killed is taken up by the next", starts),
 ];
 
@@ -182,6 +184,32 @@ fn crash(cluster: &Cluster, server: bool, shims: bool) -> Result<()> {
     }
     cluster.machine.note_cgroups()?;
     kill(cluster.machine, &pids)
+}
+
+fn half_an_image() -> Result<()> {
+    on_a_cluster(|cluster| {
+        cluster.load(&Image::new("other:1"))?;
+        let before = Footprint::of_parts(cluster, &["images"])?;
+        let bytes = fs::read(Image::new("tool:1").file()?)?;
+        let mut load = cluster.stead("image load -")?.start()?;
+        load.write_bytes(&bytes[..bytes.len() / 2])?;
+        eventually("the server has begun", || {
+            let images = Footprint::of_parts(cluster, &["images"])?;
+            ensure!(images.has_more_files_than(&before), "nothing has changed");
+            Ok(())
+        })?;
+        cluster.kill_server()?;
+        let (said, code) = load.end()?;
+        ensure!(
+            code == Some(1) && !said.is_empty(),
+            "it ended with {code:?}: {said:?}"
+        );
+        cluster.up()?;
+        before.returns(cluster)?;
+        cluster.load(&Image::new("tool:1"))?;
+        cluster.apply(&pod("lone", "exec sleep 1000000", &[]))?;
+        cluster.wait_for("pod/lone", "condition=Ready")
+    })
 }
 
 fn starts() -> Result<()> {

@@ -77,7 +77,7 @@ fn damaged() -> Result<()> {
         let before = Footprint::of(&cluster)?;
         let flip = |at: usize| move |bytes: &mut Vec<u8>| bytes[at] ^= 0x10;
         let garble = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
-        let cases: [(&Path, &dyn Fn(&mut Vec<u8>), &str); 6] = [
+        let cases: [(&Path, &dyn Fn(&mut Vec<u8>), &str); 7] = [
             (&log, &flip(2000), "is damaged at byte"),
             (&log, &flip(8), "format version"),
             (
@@ -94,7 +94,8 @@ fn damaged() -> Result<()> {
                 },
                 "newer stead",
             ),
-            (&index, &garble, "names"),
+            (&index, &garble, "open the images"),
+            (&data.join("pki/ca.key"), &garble, "ca.key"),
         ];
         for (path, damage, said) in cases {
             let mut bytes = whole.get(path).with_context(|| format!("no {path:?}"))?.clone();
@@ -197,7 +198,7 @@ fn full() -> Result<()> {
         let container = shims[0]["containers"][0]["pid"].to_string();
         machine.run(&format!("kill -KILL {container}")).ok()?;
 
-        fs::remove_file(machine.root().join(filling(&cluster).strip_prefix("/")?))?;
+        make_room(&cluster)?;
         // Nothing was restarted, and all is as it should be.
         eventually("writes go on", || {
             cluster
@@ -217,7 +218,7 @@ fn full() -> Result<()> {
         cluster.kill_server()?;
         cluster.up()?;
         ensure!(cluster.uids(&["web-0", "web-1"])? == uids);
-        fs::remove_file(machine.root().join(filling(&cluster).strip_prefix("/")?))?;
+        make_room(&cluster)?;
         cluster.delete()?;
         machine
             .run(&format!("umount {}", cluster.data_dir().display()))
@@ -227,13 +228,19 @@ fn full() -> Result<()> {
     })
 }
 
-/// The file that takes all the room of a cluster's disk.
-fn filling(cluster: &Cluster) -> PathBuf {
-    cluster.data_dir().join("filling")
-}
-
 /// Leaves no room on the cluster's disk.
 fn fill(cluster: &Cluster) -> Result<()> {
-    let dd = format!("dd if=/dev/zero of={} bs=64k", filling(cluster).display());
+    let file = cluster.data_dir().join("filling");
+    let dd = format!("dd if=/dev/zero of={} bs=64k", file.display());
     cluster.machine.run(&dd).fails()?.says(&["No space left"])
+}
+
+/// Removes what takes the room.
+fn make_room(cluster: &Cluster) -> Result<()> {
+    let file = cluster.data_dir().join("filling");
+    cluster
+        .machine
+        .run(&format!("rm {}", file.display()))
+        .ok()
+        .map(drop)
 }

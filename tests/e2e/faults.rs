@@ -105,6 +105,11 @@ fn no_class() -> Result<()> {
 fn image(dir: &Path, name: &str, script: &str) -> Result<String> {
     let work = dir.join(name);
     fs::create_dir(&work)?;
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
     let script = format!(
         r#"set -eu
         cd {work:?}
@@ -112,7 +117,7 @@ fn image(dir: &Path, name: &str, script: &str) -> Result<String> {
         {script}
         cd ..
         diff=$(sha256sum layer.tar | cut -d' ' -f1)
-        printf '{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:%s"]}}}}' "$diff" >config.json
+        printf '{{"architecture":"{architecture}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:%s"]}}}}' "$diff" >config.json
         printf '[{{"Config":"config.json","RepoTags":["{name}:1"],"Layers":["layer.tar"]}}]' >manifest.json
         tar -cf ../{name}.tar manifest.json config.json layer.tar"#
     );
@@ -158,7 +163,7 @@ fn escaping_images() -> Result<()> {
              tar -cPf ../layer.tar --transform 's,^x,/etc/stead-escaped,' disk mem x",
         )?;
         cluster.stead(&format!("image load {file}"))?.ok()?;
-        let script = "find / -xdev ( -name escaped -o -name stead-escaped ) -not -path /proc/*";
+        let script = "find / -xdev -maxdepth 4 ( -name escaped -o -name stead-escaped ) -not -path /proc/*";
         let found = cluster.machine.run(script).run()?.stdout;
         let outside: Vec<_> = found
             .lines()
@@ -188,7 +193,7 @@ fn programs() -> Result<()> {
             // A process that is never the same for long, beside many that come and go.
             (
                 "forks",
-                "comet() { comet & exit; }; comet & while true; do sleep 1 & done 2>/dev/null",
+                "comet() { comet & exit; }; comet & while true; do sleep 0.2 & done 2>/dev/null",
             ),
             ("deaf", "trap \"\" TERM INT HUP; while true; do sleep 1; done"),
             ("silent", "exec <&- >&- 2>&-; while true; do sleep 1; done"),
@@ -233,8 +238,6 @@ fn flood() -> Result<()> {
         cluster.wait_for("pod/other", "condition=Ready")?;
         ensure!(cluster.kubectl("logs other").ok()? == "here\n");
         cluster.wait_for("pod/flood", "condition=Ready")?;
-        let logs = cluster.machine.run("du -sm /var/log/pods").run()?;
-        ensure!(logs.code != 0, "logs are kept elsewhere: {logs}");
         let kept = size_of(&cluster.data_dir().join("kubelet"))?;
         ensure!(
             (10 * MIB..70 * MIB).contains(&kept),

@@ -29,15 +29,16 @@ for dir; do [ ! -e "$dir" ] || find "$dir" -mindepth 1 | sed 's/^/file /'; done
 impl Footprint {
     /// Processes, mounts, links, addresses, routes, rules, control groups, and the files for pods.
     pub(crate) fn of(cluster: &Cluster) -> Result<Self> {
-        Self::new(cluster, &["volumes", "runtime", "kubelet/pods", "kubelet/logs"])
+        Self::of_parts(cluster, &["volumes", "runtime", "kubelet/pods", "kubelet/logs"])
     }
 
     /// The same without what is kept in the data directory.
     pub(crate) fn in_the_kernel(cluster: &Cluster) -> Result<Self> {
-        Self::new(cluster, &[])
+        Self::of_parts(cluster, &[])
     }
 
-    fn new(cluster: &Cluster, parts: &'static [&'static str]) -> Result<Self> {
+    /// The same with these parts of the data directory.
+    pub(crate) fn of_parts(cluster: &Cluster, parts: &'static [&'static str]) -> Result<Self> {
         // Those of this very look come later.
         let processes = cluster.machine.processes()?;
         let command = |process: &String| {
@@ -53,10 +54,16 @@ impl Footprint {
         Ok(Self { lines, parts })
     }
 
+    /// Are there files that were not there?
+    pub(crate) fn has_more_files_than(&self, before: &Self) -> bool {
+        let mut more = self.lines.difference(&before.lines);
+        more.any(|line| line.starts_with("file "))
+    }
+
     /// Waits until there is nothing but what there was.
     pub(crate) fn returns(&self, cluster: &Cluster) -> Result<()> {
         eventually("nothing is left of what was removed", || {
-            let now = Self::new(cluster, self.parts)?;
+            let now = Self::of_parts(cluster, self.parts)?;
             let more = now.lines.difference(&self.lines).map(|line| format!("+ {line}"));
             let less = self.lines.difference(&now.lines).map(|line| format!("- {line}"));
             let changes: Vec<_> = more.chain(less).collect();

@@ -72,9 +72,17 @@ impl Stream {
     /// # Errors
     /// When it no longer reads.
     pub fn write(&mut self, text: &str) -> Result<()> {
+        self.write_bytes(text.as_bytes())
+    }
+
+    /// Writes to its input, which stays open.
+    ///
+    /// # Errors
+    /// When it no longer reads.
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         let line = &self.line;
         let pipe = self.child.stdin.as_mut().context("its input was closed")?;
-        pipe.write_all(text.as_bytes())
+        pipe.write_all(bytes)
             .and_then(|()| pipe.flush())
             .with_context(|| format!("write to `{line}`"))
     }

@@ -17,6 +17,7 @@ pub(super) fn down(place: &Place) -> anyhow::Result<()> {
     let stopped = stop(place)?;
     // Nobody needs it until the next start, which makes it.
     let _ = std::fs::remove_dir_all(place.run());
+    let _ = place.run().parent().map(std::fs::remove_dir);
     drop(changing);
     print(&match stopped {
         true => format!(
