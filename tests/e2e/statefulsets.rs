@@ -1,11 +1,16 @@
 //! StatefulSets: the order of their pods, and what pods keep.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
+use stead_tests::api::Api;
 use stead_tests::artifacts::Image;
-use stead_tests::{Cluster, eventually, on_a_cluster};
+use stead_tests::replay::{Names, Pods};
+use stead_tests::{Cluster, PATIENCE, eventually, on_a_cluster};
 
 use crate::manifests::{held_set, set};
+use crate::replays::make_namespace;
 use crate::walk::gone;
 use crate::{Tests, check_contains, is_ready};
 
@@ -24,6 +29,7 @@ pub(crate) const TESTS: Tests = &[
         "sets: a claim on its way out is waited for, and made anew with its pod",
         claim_deleted,
     ),
+    ("sets: a pod that was evicted is replaced", evicted),
     ("sets: orphaned pods are adopted again", orphans),
     ("sets: claims go with the set if it says so", retention),
     ("sets: pods can wait for each other by name", peers),
@@ -161,6 +167,44 @@ fn claim_deleted() -> Result<()> {
         cluster.wait_for("pod/web-0", "condition=Ready")?;
         ensure!(cluster.field("pvc data-web-0", "/metadata/uid")? != claim);
         ensure!(cluster.in_pod("web-0", "[ ! -e /data/old ] && echo new")? == "new\n");
+        Ok(())
+    })
+}
+
+/// A pod that has failed stays so for ever, and the set wants one that runs. The node is made up, so that
+/// nobody but this test says what becomes of the pod.
+fn evicted() -> Result<()> {
+    on_a_cluster(|cluster| {
+        let api = Api::open(cluster)?;
+        make_namespace(&api, "lost")?;
+        api.post("/api/v1/nodes", &json!({"metadata": {"name": "made-up"}}))?;
+        let mut changes = api.watch("/api/v1/namespaces/lost/pods")?;
+        let labels = json!({"app": "web"});
+        let spec = json!({"nodeName": "made-up", "containers": [{"name": "c", "image": "none:1"}]});
+        let set = json!({"metadata": {"name": "web"}, "spec": {
+            "serviceName": "web",
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        }});
+        api.post("/apis/apps/v1/namespaces/lost/statefulsets", &set)?;
+        let (mut pods, mut names) = (Pods::default(), Names::default());
+        let mut seen = Vec::new();
+        let until = Instant::now() + PATIENCE;
+        while seen.iter().filter(|what| *what == "created").count() < 2 {
+            let (kind, pod) = changes.next(until)?.with_context(|| format!("only {seen:?}"))?;
+            if kind == "ADDED" && seen.is_empty() {
+                let failed = json!({"status": {"phase": "Failed", "reason": "Evicted"}});
+                let path = "/api/v1/namespaces/lost/pods/web-0/status";
+                let answer = api.ask("PATCH", path, "application/merge-patch+json", &failed)?;
+                ensure!(answer.code == 200, "{}", answer.body);
+            }
+            seen.extend(
+                pods.change(&kind, &pod, &mut names)
+                    .into_iter()
+                    .map(|event| event.0),
+            );
+        }
+        ensure!(seen == ["created", "failed", "deleted", "created"], "{seen:?}");
         Ok(())
     })
 }

@@ -1,8 +1,9 @@
 //! Carries out what the planner decided. Everything that writes is here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -64,13 +65,24 @@ impl Applier<'_> {
         self.apply_all(others).await
     }
 
+    /// Side by side. After the first failure nothing more is begun, as it would mostly fail for the same reason;
+    /// but what has been begun is brought to its end, so that it is known what was written.
     async fn apply_all(&self, actions: Vec<Action>) -> Result<(), ApplyError> {
-        stream::iter(actions)
-            .map(|action| self.apply_one(action))
+        let failed = AtomicBool::new(false);
+        let failed = &failed;
+        let outcomes: Vec<_> = stream::iter(actions)
+            .map(|action| async move {
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let outcome = self.apply_one(action).await;
+                failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                outcome
+            })
             .buffer_unordered(CONCURRENCY)
-            .try_collect::<Vec<()>>()
-            .await
-            .map(|_| ())
+            .collect()
+            .await;
+        outcomes.into_iter().collect()
     }
 
     async fn apply_one(&self, action: Action) -> Result<(), ApplyError> {

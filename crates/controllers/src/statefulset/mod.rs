@@ -130,8 +130,8 @@ impl StatefulSets {
         };
         let status = status::status(&set, &wanted, &history.names, &observed.pods, is_current);
         self.write_status(&set, &status, &wrote).await?;
-        applied?;
-        self.prune(&set, &pods, &history, &wrote).await?;
+        let pruned = self.prune(&set, &pods, &history, &wrote).await;
+        applied.and(pruned)?;
         Ok(next_look(&pods, spec.min_ready_seconds.unwrap_or(0), now))
     }
 

@@ -258,8 +258,9 @@ mod tests {
 
     #[test]
     fn what_a_set_leaves_out_has_its_default() {
-        let spec_of = |spec: serde_json::Value| {
-            let set = serde_json::from_value(serde_json::json!({"metadata": {"name": "web"}, "spec": spec}));
+        let spec_of = |wanted: serde_json::Value| {
+            let set =
+                serde_json::from_value(serde_json::json!({"metadata": {"name": "web"}, "spec": wanted}));
             spec(&set.expect("a set"))
         };
         let plain = spec_of(serde_json::json!({"selector": {}, "template": {}}));
