@@ -66,9 +66,8 @@ fn terminal() -> Result<()> {
         let config = cluster.kubeconfig().display().to_string();
         // The size comes after the command has begun: until then there is none.
         let script = "tty; until stty size 2>/dev/null | busybox grep 99; do sleep 0.1; done; exit 5";
-        let inner = format!(
-            "stty rows 33 cols 99; {newest} --kubeconfig {config} exec -it it -- sh -c \"{script}\""
-        );
+        let inner =
+            format!("stty rows 33 cols 99; {newest} --kubeconfig {config} exec -it it -- sh -c \"{script}\"");
         let outcome = cluster
             .machine
             .client(&format!("script --quiet --return --command '{inner}' /dev/null"))
