@@ -41,7 +41,7 @@ packages: ## install the Debian packages that the demo and the tests need, if th
 	    PATH=$$PATH:/usr/sbin:/sbin command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}")
 	done
 	# Another busybox may need libraries that images lack.
-	if [ -e /bin/busybox ] && ! ldd /bin/busybox 2>&1 | grep -q 'not a dynamic'; then
+	if [ -e /bin/busybox ] && [[ $$(ldd /bin/busybox 2>&1 || true) != *'not a dynamic'* ]]; then
 	    missing+=(busybox-static)
 	fi
 	if [ $${#missing[@]} -gt 0 ]; then

@@ -77,7 +77,8 @@ fn damaged() -> Result<()> {
         let before = Footprint::of(&cluster)?;
         let flip = |at: usize| move |bytes: &mut Vec<u8>| bytes[at] ^= 0x10;
         let garble = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
-        let cases: [(&Path, &dyn Fn(&mut Vec<u8>), &str); 7] = [
+        type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+        let cases: [(&Path, Damage, &str); 7] = [
             (&log, &flip(2000), "is damaged at byte"),
             (&log, &flip(8), "format version"),
             (
