@@ -112,12 +112,7 @@ impl Control {
         body: Body,
     ) -> anyhow::Result<T> {
         let answer = self.send(method, path, body).await?;
-        let bytes = answer
-            .into_body()
-            .collect()
-            .await
-            .context("hear from the server")?
-            .to_bytes();
+        let bytes = whole(answer).await?;
         serde_json::from_slice(&bytes).context("understand the server; is it of another version?")
     }
 
@@ -137,17 +132,18 @@ impl Control {
             return Ok(answer);
         }
         let code = answer.status();
-        let bytes = answer
-            .into_body()
-            .collect()
-            .await
-            .context("hear from the server")?
-            .to_bytes();
+        let bytes = whole(answer).await?;
         match serde_json::from_slice::<Failure>(&bytes) {
             Ok(failure) => bail!("{}", failure.error),
             Err(_) => bail!("the server answered {code}; is it of another version?"),
         }
     }
+}
+
+/// The body of an answer.
+async fn whole(answer: Response<Incoming>) -> anyhow::Result<Bytes> {
+    let body = answer.into_body().collect().await;
+    Ok(body.context("hear from the server")?.to_bytes())
 }
 
 fn at(path: &Path) -> String {
