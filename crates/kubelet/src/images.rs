@@ -36,7 +36,9 @@ pub(crate) async fn ensure(
     let present = node.images.resolve(name).ok().flatten();
     match (policy, present) {
         ("IfNotPresent" | "Never", Some(info)) => {
-            let message = format!("Container image \"{name}\" already present on machine");
+            let message = format!(
+                "Container image \"{name}\" already present on machine and can be accessed by the pod"
+            );
             record(EventType::Normal, "Pulled", message);
             return Ok(image(&reference, &info));
         }

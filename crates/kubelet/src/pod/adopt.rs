@@ -201,6 +201,7 @@ fn restore_ended(pod: &Pod, seen: &mut Observed) {
             started_at: end.and_then(|end| end.started_at.as_ref()).map(|time| time.0),
             finished_at: end.and_then(|end| end.finished_at.as_ref()).map(|time| time.0),
             at: Instant::now(),
+            doomed: false,
         });
     }
 }

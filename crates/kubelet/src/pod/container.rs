@@ -27,6 +27,8 @@ const MIN_SHARES: u64 = 2;
 pub(crate) enum ConfigError {
     #[error("container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {container})")]
     RunsAsRoot { pod: String, container: String },
+    #[error("container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})")]
+    AsksForRoot { pod: String, container: String },
     #[error(
         "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})"
     )]
@@ -153,7 +155,7 @@ fn check_non_root(
         .and_then(|security| security.run_as_user)
         .or(pod_security.and_then(|security| security.run_as_user));
     match asked {
-        Some(0) => Err(ConfigError::RunsAsRoot { pod, container }),
+        Some(0) => Err(ConfigError::AsksForRoot { pod, container }),
         Some(_) => Ok(()),
         None => {
             let user = given.image_user.split(':').next().unwrap_or_default();
@@ -361,8 +363,9 @@ mod tests {
         assert_eq!(of(Value::Null, "1000"), Ok(None));
         let as_root = "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"
             .to_owned();
-        assert_eq!(of(Value::Null, ""), Err(as_root.clone()));
-        assert_eq!(of(json!(0), "1000"), Err(as_root));
+        assert_eq!(of(Value::Null, ""), Err(as_root));
+        let asks = "container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)".to_owned();
+        assert_eq!(of(json!(0), "1000"), Err(asks));
         assert!(of(Value::Null, "nginx").is_err_and(|error| error.contains("non-numeric user (nginx)")));
     }
 

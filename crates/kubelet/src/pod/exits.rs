@@ -35,6 +35,7 @@ pub(super) fn exit(id: &str, record: &ExitRecord, message: Option<String>) -> Ex
         started_at: Some(record.started_at),
         finished_at: Some(record.finished_at),
         at: Instant::now().checked_sub(ago).unwrap_or_else(Instant::now),
+        doomed: false,
     }
 }
 

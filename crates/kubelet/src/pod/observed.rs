@@ -50,6 +50,8 @@ pub(crate) struct Exit {
     pub(crate) finished_at: Option<Timestamp>,
     /// The end on the monotonic clock.
     pub(crate) at: Instant,
+    /// It was ended because a probe had failed.
+    pub(crate) doomed: bool,
 }
 
 /// The image of a container.
@@ -100,9 +102,9 @@ pub(crate) enum Run {
     Exited(Exit),
 }
 
-/// Why an attempt was over before it had begun well, as its waiting state shows it.
+/// What keeps a container from running, as its waiting state shows it, until it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StartProblem {
+pub(crate) struct Trouble {
     pub(crate) reason: String,
     pub(crate) message: String,
 }
@@ -119,16 +121,25 @@ pub(crate) struct Container {
     pub(crate) run: Run,
     /// The job that starts it has not ended, though the container itself may have.
     pub(crate) start_job: bool,
-    /// What was wrong with the start of the present attempt.
-    pub(crate) start_problem: Option<StartProblem>,
+    /// What went wrong last; it stays while the next try is under way.
+    pub(crate) trouble: Option<Trouble>,
     /// How often in a row its start was refused.
     pub(crate) start_failures: u32,
     /// How often it was started again; the number of the present attempt.
     pub(crate) restarts: u32,
     /// The end of the attempt before the present one.
     pub(crate) last: Option<Exit>,
-    /// How long the next restart has to wait after an exit.
+    /// How long the next restart has to wait after an exit; see [`Container::wait`].
     pub(crate) backoff: Backoff,
+}
+
+impl From<&Failure> for Trouble {
+    fn from(failure: &Failure) -> Trouble {
+        Trouble {
+            reason: failure.reason.clone(),
+            message: failure.message.clone(),
+        }
+    }
 }
 
 impl Container {
@@ -140,7 +151,7 @@ impl Container {
             known_image: None,
             run: Run::Waiting,
             start_job: false,
-            start_problem: None,
+            trouble: None,
             start_failures: 0,
             restarts: 0,
             last: None,
@@ -166,9 +177,37 @@ impl Container {
         if let Run::Starting(before) = &mut self.run
             && let Some(exit) = before.take()
         {
+            // The first restart that a probe asks for does not count as a failure.
+            if !exit.doomed || self.last.is_some() {
+                self.backoff = self.backoff.restarted();
+            }
             self.last = Some(exit);
             self.restarts += 1;
         }
+    }
+
+    /// How long a container that ended so has to wait until it is started again. What a probe ended is
+    /// started at once, unless the end before was within the wait.
+    pub(crate) fn wait(&self, exit: &Exit) -> Duration {
+        let wait = self.backoff.delay();
+        let is_late = |last: &Exit| exit.at.saturating_duration_since(last.at) >= wait;
+        if exit.doomed && self.last.as_ref().is_none_or(is_late) {
+            Duration::ZERO
+        } else {
+            wait
+        }
+    }
+
+    /// There is no image for the next start.
+    pub(crate) fn image_missing(&mut self, failure: Failure) {
+        self.trouble = Some(Trouble::from(&failure));
+        self.image = Step::Failed(failure);
+    }
+
+    /// It could not be started, and nothing is left of the try.
+    pub(crate) fn refused(&mut self, failure: Failure) {
+        self.trouble = Some(Trouble::from(&failure));
+        self.run = Run::Refused(failure);
     }
 
     /// Its end, if it has ended.

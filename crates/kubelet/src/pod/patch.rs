@@ -36,6 +36,10 @@ pub(super) fn status_patch(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Optio
             .map(Vec::as_slice)
             .unwrap_or_default();
         conditions.retain(|condition| !before.contains(condition));
+        for condition in conditions.iter_mut() {
+            let former = before.iter().find(|former| former["type"] == condition["type"]);
+            drop_fields(condition, former);
+        }
         for condition in before
             .iter()
             .filter(|condition| !types.contains(&condition["type"]))
@@ -53,6 +57,16 @@ pub(super) fn status_patch(pod: &Pod, old: &PodStatus, new: &PodStatus) -> Optio
         return None;
     }
     Some(json!({"metadata": {"uid": pod.metadata.uid}, "status": changed}))
+}
+
+/// Names the fields that a condition had and has no more: merged, they would stay.
+fn drop_fields(condition: &mut Value, former: Option<&Value>) {
+    let (Some(condition), Some(Value::Object(former))) = (condition.as_object_mut(), former) else {
+        return;
+    };
+    for field in former.keys() {
+        condition.entry(field).or_insert(Value::Null);
+    }
 }
 
 /// Takes the conditions that others set, and the quality of service, from what the API has.
@@ -84,7 +98,7 @@ mod tests {
         let old = status(json!({
             "phase": "Pending", "podIP": "10.0.0.1", "startTime": "2026-01-01T00:00:00Z",
             "conditions": [
-                {"type": "Ready", "status": "False"},
+                {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
                 {"type": "Same", "status": "True"},
                 {"type": "Old", "status": "True"},
             ],
@@ -98,7 +112,10 @@ mod tests {
             Some(json!({"metadata": {"uid": "u"}, "status": {
                 "phase": "Running",
                 "podIP": null,
-                "conditions": [{"type": "Ready", "status": "True"}, {"type": "Old", "$patch": "delete"}],
+                "conditions": [
+                    {"type": "Ready", "status": "True", "reason": null},
+                    {"type": "Old", "$patch": "delete"},
+                ],
             }}))
         );
         assert_eq!(status_patch(&pod, &new, &new), None);

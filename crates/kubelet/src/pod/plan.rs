@@ -291,7 +291,7 @@ fn run_container(
         }
         Run::Waiting => now,
         Run::Refused(failure) => failure.retry_at,
-        Run::Exited(exit) if restarts(policy, exit.code) => exit.at + container.backoff.delay(),
+        Run::Exited(exit) if restarts(policy, exit.code) => exit.at + container.wait(exit),
         Run::Exited(_) => return,
     };
     if container.start_job {
@@ -414,6 +414,7 @@ mod tests {
             started_at: None,
             finished_at: None,
             at: case.now,
+            doomed: false,
         })
     }
 

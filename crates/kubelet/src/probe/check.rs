@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     Success,
     /// It failed; what events say of it.
     Failure(String),
+    /// It could not be tried, and why.
+    Unknown(String),
 }
 
 /// What probes of a container are run against.
@@ -57,7 +59,7 @@ pub(crate) async fn check(prober: &Prober, probe: &Probe) -> Outcome {
     };
     let tried = async {
         match &probe.target {
-            Target::Exec(command) => exec(prober, command, timeout).await,
+            Target::Exec(_) | Target::Unknown(_) => Ok(()),
             Target::Http {
                 https,
                 host,
@@ -75,16 +77,17 @@ pub(crate) async fn check(prober: &Prober, probe: &Probe) -> Outcome {
             Target::Grpc { port, service } => grpc(SocketAddr::new(prober.ip, *port), service).await,
         }
     };
-    // An exec sees to its own timeout, so that what it started does not stay behind.
-    let result = match &probe.target {
-        Target::Exec(_) => tried.await,
-        target => tokio::time::timeout(timeout, tried)
-            .await
-            .unwrap_or_else(|_| Err(late(target, prober, timeout))),
-    };
-    match result {
-        Ok(()) => Outcome::Success,
-        Err(why) => Outcome::Failure(why),
+    match &probe.target {
+        // It sees to its own timeout, so that what it started does not stay behind.
+        Target::Exec(command) => exec(prober, command, timeout).await,
+        Target::Unknown(why) => Outcome::Unknown(why.clone()),
+        target => {
+            let result = tokio::time::timeout(timeout, tried).await;
+            match result.unwrap_or_else(|_| Err(late(target, prober, timeout))) {
+                Ok(()) => Outcome::Success,
+                Err(why) => Outcome::Failure(why),
+            }
+        }
     }
 }
 
@@ -105,27 +108,27 @@ fn late(target: &Target, prober: &Prober, timeout: Duration) -> String {
                 timeout.as_secs()
             )
         }
-        Target::Exec(command) => format!("command \"{}\" timed out", command.join(" ")),
+        Target::Exec(_) | Target::Unknown(_) => String::new(),
     }
 }
 
-async fn exec(prober: &Prober, command: &[String], timeout: Duration) -> Result<(), String> {
+async fn exec(prober: &Prober, command: &[String], timeout: Duration) -> Outcome {
     let config = ExecConfig::new(command.to_vec());
     match prober
         .pod
         .exec_sync(&prober.container, config, Some(timeout), MAX_OUTPUT)
         .await
     {
-        Ok(output) if output.exit_code == 0 => Ok(()),
+        Ok(output) if output.exit_code == 0 => Outcome::Success,
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();
-            Err(String::from_utf8_lossy(&text).into_owned())
+            Outcome::Failure(String::from_utf8_lossy(&text).into_owned())
         }
-        Err(ExecSyncError::TimedOut(command)) => Err(format!(
+        Err(ExecSyncError::TimedOut(command)) => Outcome::Failure(format!(
             "command timed out: \"{command}\" timed out after {}s",
             timeout.as_secs()
         )),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Outcome::Unknown(error.to_string()),
     }
 }
 
@@ -246,12 +249,7 @@ async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
         .await
         .map_err(|error| failed(&error))?;
     let mut message = vec![0];
-    let body: Vec<u8> = if service.is_empty() {
-        Vec::new()
-    } else {
-        let length = u8::try_from(service.len()).map_err(|_| "the service's name is too long".to_owned())?;
-        [&[0x0a, length][..], service.as_bytes()].concat()
-    };
+    let body = named(service);
     message.extend((body.len() as u32).to_be_bytes());
     message.extend(body);
     let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
@@ -278,7 +276,17 @@ async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
                 "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
                     .to_owned(),
             ),
-            Some(code) => Err(format!("error: health rpc failed with status {code}")),
+            Some(code) => {
+                let said = collected
+                    .trailers()
+                    .or(Some(&headers))
+                    .and_then(|from| from.get("grpc-message"));
+                let said = said.and_then(|said| said.to_str().ok()).unwrap_or_default();
+                Err(failed(&format!(
+                    "rpc error: code = {} desc = {said}",
+                    code_name(code)
+                )))
+            }
         }
     };
     tokio::pin!(exchange);
@@ -291,9 +299,62 @@ async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
     };
     match answer.get(5..).unwrap_or_default() {
         [0x08, 1] => Ok(()),
-        [0x08, status] => Err(format!("service unhealthy (responded with {status})")),
-        _ => Err("service unhealthy (responded with \"UNKNOWN\")".to_owned()),
+        [0x08, status] => Err(unhealthy(*status)),
+        _ => Err(unhealthy(0)),
     }
+}
+
+/// A status of gRPC as Go's client writes it.
+fn code_name(code: &str) -> &str {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    let number = code.parse::<usize>().ok();
+    number
+        .and_then(|number| NAMES.get(number).copied())
+        .unwrap_or(code)
+}
+
+fn unhealthy(status: u8) -> String {
+    let name = match status {
+        0 => "UNKNOWN".to_owned(),
+        2 => "NOT_SERVING".to_owned(),
+        3 => "SERVICE_UNKNOWN".to_owned(),
+        other => other.to_string(),
+    };
+    format!("service unhealthy (responded with {name:?})")
+}
+
+/// A `HealthCheckRequest`: its one field is the service's name, after a varint of its length.
+fn named(service: &str) -> Vec<u8> {
+    if service.is_empty() {
+        return Vec::new();
+    }
+    let mut body = vec![0x0a];
+    let mut length = service.len();
+    while length >= 0x80 {
+        body.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    body.push(length as u8);
+    body.extend(service.as_bytes());
+    body
 }
 
 /// TLS that takes any certificate: a probe asks whether somebody answers, not who.
@@ -397,6 +458,15 @@ mod tests {
         assert!(http_get(address, false, "/", &[]).await.is_err());
         let address = server(vec![moved("http://example.com/")]).await;
         assert_eq!(http_get(address, false, "/", &[]).await, Ok(()));
+    }
+
+    #[test]
+    fn the_name_of_a_service_may_be_long() {
+        assert_eq!(named(""), b"");
+        assert_eq!(named("ab"), b"\x0a\x02ab");
+        let long = "x".repeat(300);
+        assert_eq!(named(&long)[..3], [0x0a, 0xac, 0x02]);
+        assert_eq!(named(&long).len(), 303);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ mod runner;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Probe as ApiProbe};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe as ApiProbe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 pub(crate) use check::{Outcome, Prober, check};
@@ -51,6 +51,8 @@ pub(crate) enum Target {
         port: u16,
         service: String,
     },
+    /// One that cannot be tried, and why: its port is unknown.
+    Unknown(String),
 }
 
 /// A probe with its numbers.
@@ -67,7 +69,7 @@ pub(crate) struct Probe {
     pub(crate) grace: Option<Duration>,
 }
 
-/// The probes of a container. One whose port is unknown is left out; the API server refuses others.
+/// The probes of a container.
 pub(crate) fn probes(container: &Container) -> BTreeMap<Kind, Probe> {
     [
         (Kind::Startup, &container.startup_probe),
@@ -75,11 +77,11 @@ pub(crate) fn probes(container: &Container) -> BTreeMap<Kind, Probe> {
         (Kind::Liveness, &container.liveness_probe),
     ]
     .into_iter()
-    .filter_map(|(kind, probe)| Some((kind, parse(kind, probe.as_ref()?, container)?)))
+    .filter_map(|(kind, probe)| Some((kind, parse(kind, probe.as_ref()?, container))))
     .collect()
 }
 
-fn parse(kind: Kind, probe: &ApiProbe, container: &Container) -> Option<Probe> {
+fn parse(kind: Kind, probe: &ApiProbe, container: &Container) -> Probe {
     let seconds = |value: Option<i32>, default: u64| {
         Duration::from_secs(
             value
@@ -92,37 +94,9 @@ fn parse(kind: Kind, probe: &ApiProbe, container: &Container) -> Option<Probe> {
             .and_then(|value| u32::try_from(value).ok())
             .unwrap_or(default)
     };
-    let port = |port: &IntOrString| port_number(port, container);
-    let target = if let Some(exec) = &probe.exec {
-        Target::Exec(exec.command.clone().unwrap_or_default())
-    } else if let Some(http) = &probe.http_get {
-        Target::Http {
-            https: http.scheme.as_deref() == Some("HTTPS"),
-            host: http.host.clone().filter(|host| !host.is_empty()),
-            port: port(&http.port)?,
-            path: http.path.clone().unwrap_or_else(|| "/".to_owned()),
-            headers: http
-                .http_headers
-                .iter()
-                .flatten()
-                .map(|header| (header.name.clone(), header.value.clone()))
-                .collect(),
-        }
-    } else if let Some(tcp) = &probe.tcp_socket {
-        Target::Tcp {
-            host: tcp.host.clone().filter(|host| !host.is_empty()),
-            port: port(&tcp.port)?,
-        }
-    } else {
-        let grpc = probe.grpc.as_ref()?;
-        Target::Grpc {
-            port: u16::try_from(grpc.port).ok()?,
-            service: grpc.service.clone().unwrap_or_default(),
-        }
-    };
-    Some(Probe {
+    Probe {
         kind,
-        target,
+        target: target(probe, container).unwrap_or_else(Target::Unknown),
         initial_delay: seconds(probe.initial_delay_seconds, 0),
         period: seconds(probe.period_seconds, 10).max(Duration::from_secs(1)),
         timeout: seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1)),
@@ -132,22 +106,67 @@ fn parse(kind: Kind, probe: &ApiProbe, container: &Container) -> Option<Probe> {
             .termination_grace_period_seconds
             .and_then(|s| u64::try_from(s).ok())
             .map(Duration::from_secs),
+    }
+}
+
+fn target(probe: &ApiProbe, container: &Container) -> Result<Target, String> {
+    if let Some(exec) = &probe.exec {
+        return Ok(Target::Exec(exec.command.clone().unwrap_or_default()));
+    }
+    if let Some(http) = &probe.http_get {
+        return http_target(http, container);
+    }
+    if let Some(tcp) = &probe.tcp_socket {
+        return Ok(Target::Tcp {
+            host: tcp.host.clone().filter(|host| !host.is_empty()),
+            port: port_number(&tcp.port, container)?,
+        });
+    }
+    // The API server refuses a probe without a handler.
+    let grpc = probe.grpc.as_ref().ok_or("missing probe handler")?;
+    Ok(Target::Grpc {
+        port: port(grpc.port)?,
+        service: grpc.service.clone().unwrap_or_default(),
     })
 }
 
-/// A port by number, or by the name it has in the container.
-pub(crate) fn port_number(port: &IntOrString, container: &Container) -> Option<u16> {
-    match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok(),
-        IntOrString::String(name) => {
-            let named = container
-                .ports
-                .iter()
-                .flatten()
-                .find(|port| port.name.as_ref() == Some(name));
-            named
-                .and_then(|port| u16::try_from(port.container_port).ok())
-                .or_else(|| name.parse().ok())
+/// What an HTTP request of a probe or hook goes to.
+pub(crate) fn http_target(http: &HTTPGetAction, container: &Container) -> Result<Target, String> {
+    Ok(Target::Http {
+        https: http.scheme.as_deref() == Some("HTTPS"),
+        host: http.host.clone().filter(|host| !host.is_empty()),
+        port: port_number(&http.port, container)?,
+        path: http.path.clone().unwrap_or_else(|| "/".to_owned()),
+        headers: http
+            .http_headers
+            .iter()
+            .flatten()
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
+    })
+}
+
+fn port(number: i32) -> Result<u16, String> {
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("invalid port number: {number}")),
+    }
+}
+
+/// A port by number, or by the name it has in the container; or why there is none, as Go says it.
+fn port_number(wanted: &IntOrString, container: &Container) -> Result<u16, String> {
+    let name = match wanted {
+        IntOrString::Int(number) => return port(*number),
+        IntOrString::String(name) => name,
+    };
+    let mut ports = container.ports.iter().flatten();
+    match ports.find(|port| port.name.as_ref() == Some(name)) {
+        Some(named) => port(named.container_port),
+        None => {
+            let number = name
+                .parse()
+                .map_err(|_| format!("strconv.Atoi: parsing {name:?}: invalid syntax"));
+            number.and_then(port)
         }
     }
 }
@@ -169,10 +188,8 @@ mod tests {
         }))
         .expect("a container");
         let probes = probes(&container);
-        assert_eq!(
-            probes.keys().collect::<Vec<_>>(),
-            [&Kind::Readiness, &Kind::Liveness]
-        );
+        let nowhere = "strconv.Atoi: parsing \"nope\": invalid syntax".to_owned();
+        assert_eq!(probes[&Kind::Startup].target, Target::Unknown(nowhere));
         let ready = &probes[&Kind::Readiness];
         assert_eq!(
             (

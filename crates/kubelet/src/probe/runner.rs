@@ -24,6 +24,8 @@ pub(crate) enum Report {
     Failed,
     /// A try failed, for the events.
     Unhealthy(String),
+    /// A try could not be made, for the events.
+    Errored(String),
 }
 
 /// The first wait of the extra tries.
@@ -61,13 +63,18 @@ pub(crate) async fn run<F: Future<Output = Outcome>>(
         // Up to the next try that counts.
         while let Some(wait) = extra.filter(|_| at < next) {
             sleep_until(at).await;
-            if check().await == Outcome::Success
-                && !counts.take(Outcome::Success, &probe).into_iter().all(&mut tell)
-            {
-                return;
-            }
-            extra = (!counts.has_passed).then_some(wait * 2);
             at = Instant::now() + wait;
+            extra = Some(wait * 2);
+            match check().await {
+                // One success is one success, however often it is tried.
+                Outcome::Success => {
+                    extra = None;
+                    if !counts.take(Outcome::Success, &probe).into_iter().all(&mut tell) {
+                        return;
+                    }
+                }
+                Outcome::Failure(_) | Outcome::Unknown(_) => {}
+            }
         }
         if probe.kind == Kind::Startup && counts.has_passed {
             return;
@@ -76,7 +83,7 @@ pub(crate) async fn run<F: Future<Output = Outcome>>(
         if !counts.take(check().await, &probe).into_iter().all(&mut tell) {
             return;
         }
-        if counts.has_passed {
+        if counts.has_succeeded {
             extra = None;
         }
         if let Some(wait) = extra {
@@ -94,6 +101,7 @@ struct Counts {
     failures: u32,
     /// The last that was told.
     told: Option<bool>,
+    has_succeeded: bool,
     has_passed: bool,
 }
 
@@ -105,12 +113,15 @@ impl Counts {
             Outcome::Success => {
                 self.failures = 0;
                 self.successes += 1;
+                self.has_succeeded = true;
                 if self.successes >= probe.success_threshold && self.told != Some(true) {
                     self.told = Some(true);
                     self.has_passed = true;
                     reports.push(Report::Passed);
                 }
             }
+            // It is neither a success nor a failure.
+            Outcome::Unknown(why) => reports.push(Report::Errored(why)),
             Outcome::Failure(why) => {
                 self.successes = 0;
                 self.failures += 1;
@@ -154,7 +165,7 @@ mod tests {
         let log = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&log);
         let tell = move |report| {
-            if !matches!(report, Report::Unhealthy(_)) {
+            if matches!(report, Report::Passed | Report::Failed) {
                 seen.lock()
                     .expect("no panic")
                     .push((start.elapsed().as_millis(), report));
@@ -220,6 +231,28 @@ mod tests {
                 "{kind:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn extra_tries_make_one_success_of_the_many_that_are_wanted() {
+        let three = Probe {
+            success_threshold: 3,
+            ..probe(Kind::Readiness)
+        };
+        // At once, and at 1 and 2 s.
+        assert_eq!(told(three, 5000, |_| true).await, [(2000, Report::Passed)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_tried_is_told_and_counts_for_nothing() {
+        let mut counts = Counts::default();
+        let probe = Probe {
+            failure_threshold: 1,
+            ..probe(Kind::Liveness)
+        };
+        let unknown = Outcome::Unknown("no port".into());
+        assert_eq!(counts.take(unknown, &probe), [Report::Errored("no port".into())]);
+        assert_eq!(counts.failures, 0);
     }
 
     #[tokio::test(start_paused = true)]

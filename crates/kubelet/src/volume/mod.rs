@@ -5,13 +5,14 @@
 
 mod atomic;
 mod host_path;
+mod ownership;
 pub(crate) mod payload;
 mod sub_path;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -90,20 +91,27 @@ impl From<kube::Error> for Why {
     }
 }
 
-/// Makes all volumes of a pod ready, or brings those made from objects up to date.
-pub(crate) async fn set_up(node: &Node, pod: &Pod, dirs: &PodDirs) -> Result<Volumes, VolumeError> {
+/// Makes all volumes of a pod ready, or brings those made from objects up to date (`again`).
+pub(crate) async fn set_up(
+    node: &Node,
+    pod: &Pod,
+    dirs: &PodDirs,
+    again: bool,
+) -> Result<Volumes, VolumeError> {
     let mut volumes = Volumes::default();
     let spec = pod.spec.as_ref();
-    let group = spec
-        .and_then(|spec| spec.security_context.as_ref())
+    let security = spec.and_then(|spec| spec.security_context.as_ref());
+    let group = security
         .and_then(|security| security.fs_group)
         .and_then(|group| u32::try_from(group).ok());
+    let policy = security.and_then(|security| security.fs_group_change_policy.as_deref());
     for volume in spec.into_iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let job = SetUp {
             node,
             pod,
             dirs,
             group,
+            group_on_mismatch: again || policy == Some("OnRootMismatch"),
         };
         let prepared = job
             .volume(volume, &mut volumes.renew_at)
@@ -136,6 +144,8 @@ struct SetUp<'s> {
     pod: &'s Pod,
     dirs: &'s PodDirs,
     group: Option<u32>,
+    /// What is in a claim is given to the group only if the claim itself is not the group's yet.
+    group_on_mismatch: bool,
 }
 
 impl SetUp<'_> {
@@ -238,20 +248,10 @@ impl SetUp<'_> {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
             .map_err(failed("set the mode of", &path))?;
-        self.own(&path)?;
+        if let Some(group) = self.group {
+            ownership::give(&path, group)?;
+        }
         Ok(path)
-    }
-
-    /// Gives a directory to the pod's group, so that whatever is made in it belongs to the group.
-    fn own(&self, path: &Path) -> Result<(), WriteError> {
-        let Some(group) = self.group else { return Ok(()) };
-        chown(path, None, Some(group)).map_err(failed("change the group of", path))?;
-        let mode = fs::metadata(path)
-            .map_err(failed("look at", path))?
-            .permissions()
-            .mode();
-        fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o2070))
-            .map_err(failed("set the mode of", path))
     }
 
     /// The volume behind a claim. The claim must be bound to it, and it to the claim: a claim made
@@ -319,8 +319,10 @@ impl SetUp<'_> {
                 path.display()
             )));
         }
-        if spec.local.is_some() {
-            self.own(&path)?;
+        if let (Some(group), Some(_)) = (self.group, &spec.local) {
+            let (path, on_mismatch) = (path.clone(), self.group_on_mismatch);
+            let given = tokio::task::spawn_blocking(move || ownership::give_all(&path, group, on_mismatch));
+            given.await.map_err(|error| Why::Api(error.to_string()))??;
         }
         Ok(Prepared { path, read_only })
     }

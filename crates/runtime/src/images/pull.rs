@@ -152,10 +152,7 @@ impl Pull {
             reference: reference.clone(),
             reason,
         };
-        let remote: RemoteReference = reference
-            .to_string()
-            .parse()
-            .map_err(|e| invalid(format!("{e}")))?;
+        let remote = remote(&reference);
         let registry = remote.resolve_registry().to_owned();
         let plain = is_loopback(&registry) || options.insecure_registries.contains(&registry);
         let config = ClientConfig {
@@ -358,6 +355,15 @@ fn with_sources(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The same in the client's terms. Not by its text, in which the client would look for the registry anew.
+fn remote(reference: &Reference) -> RemoteReference {
+    let (domain, path) = (reference.domain().to_owned(), reference.path().to_owned());
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => RemoteReference::with_digest(domain, path, digest.to_string()),
+        (None, tag) => RemoteReference::with_tag(domain, path, tag.unwrap_or_default().to_owned()),
+    }
+}
+
 /// A registry on this machine needs no protection on the way.
 fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -430,6 +436,22 @@ impl AsyncWrite for Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_registry_is_the_one_that_the_name_has() {
+        for (name, registry, repository) in [
+            ("busybox:1", "index.docker.io", "library/busybox"),
+            ("UPPER/case:1", "UPPER", "case"),
+            ("localhost:5000/a/b:1", "localhost:5000", "a/b"),
+        ] {
+            let reference: Reference = name.parse().expect("a reference");
+            let remote = remote(&reference.resolved());
+            assert_eq!(
+                (remote.resolve_registry(), remote.repository()),
+                (registry, repository)
+            );
+        }
+    }
 
     #[test]
     fn only_registries_on_this_machine_are_trusted_without_tls() {

@@ -224,8 +224,13 @@ pub enum StartError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// The program cannot be run; in runc's words.
-    #[error("OCI runtime create failed: unable to start container process: {0}: unknown")]
-    Command(String),
+    #[error("OCI runtime create failed: unable to start container process: {message}: unknown")]
+    Command {
+        /// The id that the container had.
+        id: String,
+        /// What was wrong with the program.
+        message: String,
+    },
     /// See [`CgroupError`].
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -240,8 +245,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// Anything else the kernel or libcontainer refused.
-    #[error("OCI runtime create failed: {0}: unknown")]
-    Failed(String),
+    #[error("OCI runtime create failed: {message}: unknown")]
+    Failed {
+        /// The id that the container had.
+        id: String,
+        /// What they said.
+        message: String,
+    },
     /// The pod's shim has died, or does not answer.
     #[error("the pod has ended")]
     PodEnded,

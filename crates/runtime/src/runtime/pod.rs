@@ -343,9 +343,12 @@ impl Pod {
             pod.state().starting.retain(|starting| *starting != name);
             outcome
         });
-        started
-            .await
-            .unwrap_or_else(|error| Err(StartError::Failed(error.to_string())))
+        started.await.unwrap_or_else(|error| {
+            Err(StartError::Failed {
+                id: String::new(),
+                message: error.to_string(),
+            })
+        })
     }
 
     fn reserve(&self, name: &str) -> Result<(), StartError> {
@@ -385,7 +388,7 @@ impl Pod {
         .await;
         let (config, image_id) = config;
         let outcome = match launch {
-            Ok(launch) => self.launch(launch).await,
+            Ok(launch) => self.launch(&id, launch).await,
             Err(error) => Err(error),
         };
         match outcome {
@@ -407,7 +410,11 @@ impl Pod {
         }
     }
 
-    async fn launch(&self, launch: Launch) -> Result<(i32, Timestamp), StartError> {
+    async fn launch(&self, id: &str, launch: Launch) -> Result<(i32, Timestamp), StartError> {
+        let failed = |message| StartError::Failed {
+            id: id.to_owned(),
+            message,
+        };
         let fds = launch.fds(&self.inner.shared.mount_namespace);
         let op = Op::Start(Box::new(launch.start.clone()));
         match self.connection().request(op, &fds).await {
@@ -424,12 +431,15 @@ impl Pod {
                     .for_each(|warning| tracing::warn!(pod = self.uid(), "{warning}"));
                 Ok((pid, started_at))
             }
-            Ok(_) => Err(StartError::Failed(RequestError::Nonsense.to_string())),
+            Ok(_) => Err(failed(RequestError::Nonsense.to_string())),
             Err(RequestError::Refused(failure)) if failure.kind == FailureKind::Command => {
-                Err(StartError::Command(failure.message))
+                Err(StartError::Command {
+                    id: id.to_owned(),
+                    message: failure.message,
+                })
             }
             Err(RequestError::Lost) => Err(StartError::PodEnded),
-            Err(error) => Err(StartError::Failed(error.to_string())),
+            Err(error) => Err(failed(error.to_string())),
         }
     }
 

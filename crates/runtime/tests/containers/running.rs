@@ -105,7 +105,7 @@ async fn a_command_that_cannot_be_run_is_refused_in_runcs_words_and_leaves_nothi
             ..script("c", "")
         };
         let error = pod.start_container(config).await.unwrap_err();
-        let StartError::Command(message) = &error else {
+        let StartError::Command { message, .. } = &error else {
             panic!("{error}")
         };
         assert_eq!(message, expected);
