@@ -7,6 +7,7 @@ mod disks;
 mod faults;
 mod footprint;
 mod lifecycle;
+mod lives;
 mod manifests;
 mod mistakes;
 mod network;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         updates::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
+        lives::TESTS,
         lifecycle::TESTS,
         pods::TESTS,
         streams::TESTS,
