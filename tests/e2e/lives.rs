@@ -71,6 +71,8 @@ struct Living<'a> {
     changes: Changes,
     events: Changes,
     begun: Instant,
+    /// What was shown that should not have been.
+    faults: Vec<String>,
 }
 
 impl<'a> Living<'a> {
@@ -96,6 +98,7 @@ impl<'a> Living<'a> {
             changes,
             events,
             begun: Instant::now(),
+            faults: Vec::new(),
         })
     }
 
@@ -114,13 +117,18 @@ impl<'a> Living<'a> {
             self.begun + watched
         };
         self.follow(until, Life::is_complete)?;
-        self.hear()
+        if let Err(error) = self.hear() {
+            self.faults.push(error.to_string());
+        }
+        let (faults, story) = (self.faults.join("\n"), self.life.story());
+        ensure!(faults.is_empty(), "{faults}\nthere {story}");
+        Ok(())
     }
 
     /// Follows the pod until then, and for as long as it takes until it has come so far. Returns whether it is there
     /// still.
     fn follow(&mut self, until: Instant, is_there: impl Fn(&Life) -> bool) -> Result<bool> {
-        let patience = until.max(Instant::now()) + PATIENCE;
+        let mut patience = until.max(Instant::now()) + PATIENCE;
         loop {
             let has_come = is_there(&self.life);
             if has_come && Instant::now() >= until {
@@ -131,13 +139,20 @@ impl<'a> Living<'a> {
                 Some((event, pod)) => {
                     let mut shown = snapshot(&event, &pod, &self.run);
                     self.differences.without_newer(&mut shown);
-                    self.life.see(&shown).map_err(|text| anyhow!(text))?;
-                    if event == "DELETED" && self.life.is_complete() {
+                    if let Err(fault) = self.life.see(&shown) {
+                        self.faults.push(fault);
+                        // What is wrong already need not be waited for long.
+                        patience = patience.min(until.max(Instant::now()) + LONGEST);
+                    }
+                    if event == "DELETED" {
                         return Ok(false);
                     }
                 }
                 None if has_come => {}
-                None => bail!("within {PATIENCE:?} there {}", self.life.story()),
+                None => {
+                    let (faults, story) = (self.faults.join("\n"), self.life.story());
+                    bail!("{faults}\nthe last has not come; there {story}")
+                }
             }
         }
     }
@@ -167,7 +182,7 @@ impl<'a> Living<'a> {
     }
 
     /// Waits until all has been told that was recorded, and checks that nothing else was.
-    fn hear(mut self) -> Result<()> {
+    fn hear(&mut self) -> Result<()> {
         let may = self.differences.may_tell(&self.recording.scenario);
         let patience = Instant::now() + PATIENCE;
         let mut told = Vec::new();

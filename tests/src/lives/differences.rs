@@ -184,8 +184,9 @@ fn remove(value: &mut Value, path: &[&str]) {
 impl Text {
     /// Changes a recording; returns how often.
     fn apply(&self, recording: &mut Recording) -> usize {
+        let in_pod = self.replace(&mut recording.pod);
         let in_statuses = recording.statuses.iter_mut().map(|status| self.replace(status));
-        let changes: usize = in_statuses.sum();
+        let changes = in_pod + in_statuses.sum::<usize>();
         let messages = recording.events.iter_mut().map(|event| &mut event.message);
         changes
             + messages

@@ -14,6 +14,8 @@ pub struct Life {
     rules: Vec<Rule>,
     /// Where in `expected` it is.
     at: usize,
+    /// The last one there of those that are no different from it.
+    reach: usize,
     /// What was shown, and where in the recording that was; for errors.
     seen: Vec<(usize, Value)>,
 }
@@ -43,6 +45,7 @@ impl Life {
             expected,
             rules,
             at: 0,
+            reach: 0,
             seen: Vec::new(),
         }
     }
@@ -60,8 +63,8 @@ impl Life {
         for (at, expected) in rest {
             let differences = self.differences(at, snapshot);
             if differences.is_empty() {
-                self.at = at;
                 self.seen.push((expected.index, snapshot.clone()));
+                self.arrive(at, snapshot);
                 return Ok(());
             }
             if nearest
@@ -73,24 +76,31 @@ impl Life {
         }
         let (index, differences) = nearest.unwrap_or_default();
         Err(format!(
-            "a status that does not follow; from recorded status {index} it differs by\n  {}\nit is\n  {snapshot}\n\
-             before there {}",
+            "a status that does not follow:\n  {}\nfrom recorded status {index} it differs by\n  {}",
+            brief(snapshot),
             differences.join("\n  "),
-            self.story()
         ))
+    }
+
+    fn arrive(&mut self, at: usize, snapshot: &Value) {
+        self.at = at;
+        let same = |next: &usize| self.differences(*next, snapshot).is_empty();
+        let others = (at + 1..self.expected.len()).take_while(same).count();
+        self.reach = at + others;
     }
 
     /// How many statuses of the recording have been shown or passed over.
     pub fn come(&self) -> usize {
-        self.seen.last().map_or(0, |(index, _)| index + 1)
+        let come = self.expected[self.reach].index + 1;
+        if self.seen.is_empty() { 0 } else { come }
     }
 
     /// Whether the recording's last status has been shown.
     pub fn is_complete(&self) -> bool {
-        !self.seen.is_empty() && self.at + 1 == self.expected.len()
+        !self.seen.is_empty() && self.reach + 1 == self.expected.len()
     }
 
-    /// What has been shown, for errors.
+    /// What has been shown, and what was recorded; for errors.
     pub fn story(&self) -> String {
         let lines: Vec<_> = self
             .seen
