@@ -11,6 +11,7 @@ mod lives;
 mod manifests;
 mod mistakes;
 mod network;
+mod pod_spec;
 mod pods;
 mod replays;
 mod replays_of_sets;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         lives::TESTS,
         lifecycle::TESTS,
         pods::TESTS,
+        pod_spec::TESTS,
         streams::TESTS,
         commands::TESTS,
         network::TESTS,
