@@ -159,8 +159,10 @@ fn crash_loop(cluster: &Cluster) -> Result<()> {
             ensure!(is_so, "{container}, expected {message:?}");
             ended = Some(seconds(&last["finishedAt"])?);
         }
+        // What it did then may be over already.
         let state = &container["state"];
         let runs = state.get("running").or(state.get("terminated"));
+        let runs = runs.or(container["lastState"].get("terminated"));
         if let (2, Some(runs)) = (restarts, runs) {
             break seconds(&runs["startedAt"])?;
         }

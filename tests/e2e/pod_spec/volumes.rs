@@ -64,9 +64,9 @@ fn host_paths(cluster: &Cluster) -> Result<()> {
         ("no-directory", "file", "Directory", "directory"),
         ("no-new-directory", "file", "DirectoryOrCreate", "directory"),
         ("no-file", "socket", "File", "file"),
-        ("no-socket", "file", "Socket", "socket file"),
         ("no-device", "file", "CharDevice", "character device"),
         ("no-disk", "file", "BlockDevice", "block device"),
+        ("no-socket", "file", "Socket", "socket file"),
     ];
     for (name, file, kind) in good {
         cluster.apply(&typed(name, &path(file), kind))?;
