@@ -7,9 +7,11 @@ mod disks;
 mod faults;
 mod footprint;
 mod lifecycle;
+mod lives;
 mod manifests;
 mod mistakes;
 mod network;
+mod pod_spec;
 mod pods;
 mod replays;
 mod replays_of_sets;
@@ -28,8 +30,10 @@ fn main() -> ExitCode {
         updates::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
+        lives::TESTS,
         lifecycle::TESTS,
         pods::TESTS,
+        pod_spec::TESTS,
         streams::TESTS,
         commands::TESTS,
         network::TESTS,

@@ -1,6 +1,7 @@
 //! Tests of the harness itself: machines are apart from each other and from the computer they are on, and
 //! what is left on them is found. And of how recordings are compared.
 
+mod lives;
 mod replays;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ("an image is made of files of this machine", images),
     ];
     tests.extend(replays::TESTS);
+    tests.extend(lives::TESTS);
     stead_tests::main(tests)
 }
 

@@ -13,6 +13,7 @@ pub mod artifacts;
 mod cluster;
 pub mod kubectl;
 mod leftovers;
+pub mod lives;
 mod machine;
 mod outside;
 mod program;
