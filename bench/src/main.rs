@@ -83,6 +83,8 @@ fn measure(options: &Options) -> Result<Vec<Row>> {
     cluster.up()?;
     cluster.load(&Image::new("tool:1"))?;
     let access = Access::read(cluster.kubeconfig())?;
+    // Idle is what nothing has been asked of for a while.
+    std::thread::sleep(Duration::from_secs(10));
     let idle = processes::pss(&cluster, cluster.server_pid()?)?;
     rows.push(row(
         "server idle, memory (PSS)",

@@ -311,6 +311,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_probe_ended_is_started_at_once_unless_it_ends_soon_again() {
+        let now = Instant::now();
+        let exit = |at: Instant, doomed| Exit {
+            id: String::new(),
+            code: 137,
+            reason: "Error".into(),
+            message: None,
+            started_at: None,
+            finished_at: None,
+            at,
+            doomed,
+        };
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let restart = |container: &mut Container, exit: Exit| {
+            let wait = container.wait(&exit).as_secs();
+            container.run = Run::Starting(Some(exit));
+            container.begin_attempt();
+            wait
+        };
+        let mut container = Container::new();
+        // The first does not count, and the second begins to.
+        assert_eq!(restart(&mut container, exit(now, true)), 0);
+        assert_eq!(container.backoff.delay().as_secs(), 0);
+        assert_eq!(restart(&mut container, exit(after(8), true)), 0);
+        assert_eq!(container.backoff.delay().as_secs(), 10);
+        // 8 s are within the wait of 10, 30 are not within 20.
+        assert_eq!(restart(&mut container, exit(after(16), true)), 10);
+        assert_eq!(restart(&mut container, exit(after(46), true)), 0);
+        assert_eq!(container.restarts, 4);
+        // What ends by itself waits from its end.
+        assert_eq!(restart(&mut container, exit(after(146), false)), 40);
+    }
+
+    #[test]
     fn restarts_wait_longer_each_time_until_a_container_has_run_well() {
         let mut backoff = Backoff::default();
         let mut delays = Vec::new();

@@ -88,8 +88,34 @@ pub(crate) fn status(
 
 /// Whether nothing of the pod runs any more, and nothing will.
 fn is_over(wanted: &Wanted, seen: &Observed) -> bool {
-    seen.sandbox == Sandbox::Down
-        && (wanted.gone || wanted.deletion.is_some() || outcome(wanted, seen) != Outcome::Going)
+    if wanted.gone || wanted.deletion.is_some() {
+        !seen.containers.values().any(Container::is_busy)
+    } else {
+        seen.sandbox == Sandbox::Down && outcome(wanted, seen) != Outcome::Going
+    }
+}
+
+/// Whether a container is between two runs because a probe wants it to be: it is started again at once, and
+/// nothing is told until it has been.
+pub(crate) fn is_between_runs(pod: &Pod, wanted: &Wanted, seen: &Observed) -> bool {
+    let view = View {
+        pod,
+        wanted,
+        seen,
+        over: is_over(wanted, seen),
+    };
+    wanted.init.iter().chain(&wanted.main).any(|named| {
+        let container = seen.containers.get(&named.name);
+        container.is_some_and(|container| match &container.run {
+            Run::Exited(exit) | Run::Starting(Some(exit)) => {
+                exit.doomed
+                    && container.trouble.is_none()
+                    && container.wait(exit).is_zero()
+                    && view.will_restart(named, exit)
+            }
+            _ => false,
+        })
+    })
 }
 
 struct View<'v> {

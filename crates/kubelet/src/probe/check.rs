@@ -23,6 +23,8 @@ use super::{Probe, Target};
 
 /// As much of an answer or output as events show.
 const MAX_OUTPUT: usize = 10 * 1024;
+/// The wait before a connection is tried again within a probe.
+const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
 
@@ -103,7 +105,7 @@ fn late(target: &Target, prober: &Prober, timeout: Duration) -> String {
         Target::Tcp { port, .. } => format!("dial tcp {}:{port}: i/o timeout", prober.ip),
         Target::Grpc { port, .. } => {
             format!(
-                "timeout: failed to connect service \"{}:{port}\" within {}s",
+                "timeout: failed to connect service \"{}:{port}\" within {}s: context deadline exceeded",
                 prober.ip,
                 timeout.as_secs()
             )
@@ -139,6 +141,16 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
         let text = text.split(" (os error").next().unwrap_or_default();
         format!("dial tcp {address}: connect: {text}")
     })
+}
+
+/// Tries until somebody is there, as clients of gRPC do; the probe's timeout ends it.
+async fn connect_in_time(address: SocketAddr) -> TcpStream {
+    loop {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return stream,
+            Err(_) => tokio::time::sleep(CONNECT_AGAIN).await,
+        }
+    }
 }
 
 async fn http_get(
@@ -243,7 +255,7 @@ where
 /// `grpc.health.v1.Health/Check`: a message with one string, answered by one with a number, of which
 /// 1 is SERVING.
 async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
-    let stream = connect(address).await?;
+    let stream = connect_in_time(address).await;
     let failed = |error: &dyn std::fmt::Display| format!("error: health rpc failed: {error}");
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await

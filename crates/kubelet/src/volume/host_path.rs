@@ -42,7 +42,7 @@ pub(super) fn check(path: &Path, kind: &str) -> Result<(), String> {
     let what = match kind {
         "Directory" | "DirectoryOrCreate" => "directory",
         "File" | "FileOrCreate" => "file",
-        "Socket" => "socket",
+        "Socket" => "socket file",
         "CharDevice" => "character device",
         _ => "block device",
     };

@@ -10,6 +10,7 @@
 
 mod clients;
 mod listeners;
+mod memory;
 mod parts;
 
 use std::fs::{File, OpenOptions};
@@ -169,6 +170,7 @@ impl Server {
         for task in work.into_iter().chain(recorders) {
             tasks.spawn(task);
         }
+        tasks.spawn(memory::let_go(shutdown.clone()));
         let keeper = api.clone();
         tasks.spawn(async move { keeper.run().await });
         registered.cancelled().await;

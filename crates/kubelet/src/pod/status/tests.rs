@@ -355,6 +355,42 @@ fn a_deleted_pod_ends_failed_or_succeeded_by_its_exits() {
 }
 
 #[test]
+fn the_last_exit_of_a_deleted_pod_is_its_end() {
+    let mut case =
+        case(&[], &["a"]).container("a", |container| container.run = Run::Exited(exit(137, "Error")));
+    case.wanted.deletion = Some(Duration::ZERO);
+    let conditions = [
+        "Initialized=True:",
+        "Ready=False:PodFailed",
+        "ContainersReady=False:PodFailed",
+    ];
+    // Its sandbox is still there.
+    case.check("Failed", conditions, &["Error:137||false|0"]);
+}
+
+#[test]
+fn nothing_is_told_between_the_runs_that_a_probe_divides() {
+    let between = |case: &Case| is_between_runs(&case.pod, &case.wanted, &case.seen);
+    let doomed = Exit {
+        doomed: true,
+        ..exit(137, "Error")
+    };
+    let mut case = case(&[], &["a"]).container("a", |container| container.run = Run::Exited(doomed.clone()));
+    assert!(between(&case));
+    case.seen.containers.get_mut("a").expect("a container").run = Run::Starting(Some(doomed));
+    assert!(between(&case));
+    // It cannot be started, or is not to be.
+    case.seen.containers.get_mut("a").expect("a container").trouble = Some(Trouble {
+        reason: "ErrImagePull".into(),
+        message: "m".into(),
+    });
+    assert!(!between(&case));
+    case.seen.containers.get_mut("a").expect("a container").trouble = None;
+    case.wanted.restart = Restart::Never;
+    assert!(!between(&case));
+}
+
+#[test]
 fn a_pod_deleted_before_it_ran_has_containers_that_nobody_saw() {
     let mut case = case(&[], &["a"]);
     case.wanted.deletion = Some(Duration::ZERO);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adopt;
 use super::jobs::{Done, Jobs, Start, Stop};
-use super::observed::{Container, Doom, Failure, Observed, Run, Sandbox, Step, Verdict};
+use super::observed::{Container, Doom, Failure, Observed, Run, Sandbox, Step, Trouble, Verdict};
 use super::plan::{Action, Plan, StopReason, Wanted, plan};
 use super::wanted::{find, wanted};
 use crate::node::Node;
@@ -105,6 +105,8 @@ pub(crate) struct Worker {
     live: HashMap<String, Live>,
     /// Ends of containers whose start is still under way, by name.
     untold_ends: HashMap<String, (String, ExitRecord)>,
+    /// What to show of containers that end because their hook failed, by name.
+    failed_hooks: HashMap<String, Trouble>,
     inbox: mpsc::UnboundedReceiver<Msg>,
     own: mpsc::UnboundedSender<Msg>,
     running: JoinSet<Done>,
@@ -152,6 +154,7 @@ impl Worker {
             volumes_stale: false,
             live: HashMap::new(),
             untold_ends: HashMap::new(),
+            failed_hooks: HashMap::new(),
             inbox,
             own,
             running: JoinSet::new(),
@@ -447,6 +450,7 @@ impl Worker {
         self.seen.sandbox = Sandbox::Up(Step::Todo);
         self.live.clear();
         self.untold_ends.clear();
+        self.failed_hooks.clear();
         adopt::begin_anew(&self.pod, &mut self.seen);
     }
 }

@@ -69,18 +69,12 @@ impl Worker {
                     container.start_job = false;
                 }
                 let end = self.untold_ends.remove(&name);
-                let problem = match result {
-                    Ok(info) => {
-                        self.started(&name, &info);
-                        None
-                    }
+                match result {
+                    Ok(info) => self.started(&name, &info),
                     Err(failure) => self.not_started(&name, failure),
-                };
+                }
                 if let Some((id, record)) = end {
                     self.exited(&name, &id, &record);
-                }
-                if let (Some(container), Some(problem)) = (self.seen.containers.get_mut(&name), problem) {
-                    container.trouble = Some(problem);
                 }
             }
             Done::Stopped => {}
@@ -170,9 +164,10 @@ impl Worker {
         }
     }
 
-    /// Gives what is to be shown of an attempt that did begin.
-    fn not_started(&mut self, name: &str, failed: StartFailure) -> Option<Trouble> {
-        let container = self.seen.containers.get_mut(name)?;
+    fn not_started(&mut self, name: &str, failed: StartFailure) {
+        let Some(container) = self.seen.containers.get_mut(name) else {
+            return;
+        };
         // The next start looks for its image anew.
         container.image = Step::Todo;
         let trouble = Trouble {
@@ -180,10 +175,9 @@ impl Worker {
             message: failed.message.clone(),
         };
         match failed.kind {
-            // Its end is told by the runtime, or has been.
+            // Shown with its end, which the runtime tells.
             NotStarted::Hook => {
-                container.begin_attempt();
-                Some(trouble)
+                self.failed_hooks.insert(name.to_owned(), trouble);
             }
             NotStarted::Command { id } => {
                 container.begin_attempt();
@@ -197,8 +191,8 @@ impl Worker {
                     at: Instant::now(),
                     doomed: false,
                 });
+                container.trouble = Some(trouble);
                 self.tell_of_back_off(name);
-                Some(trouble)
             }
             NotStarted::Refused => {
                 container.begin_attempt();
@@ -211,7 +205,6 @@ impl Worker {
                 );
                 container.start_failures = failure.times;
                 container.refused(failure);
-                None
             }
         }
     }
@@ -252,7 +245,7 @@ impl Worker {
             ..exits::exit(id, record, message)
         });
         container.image = Step::Todo;
-        container.trouble = None;
+        container.trouble = self.failed_hooks.remove(name);
         self.tell_of_back_off(name);
     }
 

@@ -9,7 +9,7 @@ use stead_informer::EventType;
 use super::{RETRY_FIRST, Worker};
 use crate::pod::patch;
 use crate::pod::plan::Wanted;
-use crate::pod::status::status;
+use crate::pod::status::{is_between_runs, status};
 use crate::pod::wanted::find;
 
 impl Worker {
@@ -38,6 +38,9 @@ impl Worker {
     /// Writes the status, if it is other than what the API has and no write is under way.
     pub(super) fn tell(&mut self, wanted: &Wanted) {
         if self.writing || self.gone || self.seen.finalized || self.retry_write.is_some() {
+            return;
+        }
+        if is_between_runs(&self.pod, wanted, &self.seen) {
             return;
         }
         let (old, new) = self.statuses(wanted);
