@@ -44,13 +44,18 @@ fn on_one_cluster(parts: &[&[Part]]) -> Result<()> {
                 .collect()
         });
         ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
-        Ok(())
+        let dirs = host_dirs(cluster);
+        std::fs::remove_dir_all(&dirs).with_context(|| format!("remove {dirs:?}"))
     })
+}
+
+fn host_dirs(cluster: &Cluster) -> PathBuf {
+    cluster.machine.dir().join("parts")
 }
 
 /// A directory of the machine for one part, which containers of the same pod find at `/host`.
 fn host_dir(cluster: &Cluster, name: &str) -> Result<PathBuf> {
-    let dir = cluster.machine.dir().join("parts").join(name);
+    let dir = host_dirs(cluster).join(name);
     std::fs::create_dir_all(&dir).with_context(|| format!("make {dir:?}"))?;
     Ok(dir)
 }
