@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         ("an image is made of files of this machine", images),
     ];
     tests.extend(replays::TESTS);
-    stead_tests::main(tests)
+    stead_tests::main(&tests, &[])
 }
 
 fn network() -> Result<()> {
