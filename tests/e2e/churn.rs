@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use stead_tests::artifacts::Image;
@@ -20,13 +20,14 @@ pub(crate) const TESTS: Tests = &[("crash: the server is killed while 20 pods co
 const KEPT: usize = 4;
 const CHURNED: usize = 13;
 const LONE: usize = 3;
-/// How many rounds the quick tests have.
-const ROUNDS: usize = 7;
+/// How many rounds there are at most if nothing else is asked for, and how long they may take.
+const ROUNDS: usize = 15;
+const TIME: Duration = Duration::from_secs(40);
 /// The longest that a server is left alone while changes are made.
 const CHANGING: usize = 700;
 
 fn churn() -> Result<()> {
-    let rounds = number("STEAD_CHURN_ROUNDS").map_or(ROUNDS, |rounds| rounds as usize);
+    let asked = number("STEAD_CHURN_ROUNDS").map(|rounds| rounds as usize);
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let seed = number("STEAD_CHURN_SEED").unwrap_or(clock.as_micros() as u64);
     eprintln!("STEAD_CHURN_SEED={seed}");
@@ -38,7 +39,11 @@ fn churn() -> Result<()> {
             seen: BTreeMap::new(),
         };
         churn.begin()?;
-        for round in 0..rounds {
+        let begin = Instant::now();
+        for round in 0..asked.unwrap_or(ROUNDS) {
+            if asked.is_none() && begin.elapsed() > TIME {
+                break;
+            }
             churn
                 .round()
                 .with_context(|| format!("round {round} of STEAD_CHURN_SEED={seed}"))?;

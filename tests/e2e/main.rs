@@ -24,7 +24,7 @@ mod walk;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut tests = vec![
+    let together = [
         walk::TESTS,
         statefulsets::TESTS,
         updates::TESTS,
@@ -38,18 +38,12 @@ fn main() -> ExitCode {
         commands::TESTS,
         network::TESTS,
         mistakes::TESTS,
+        crashes::TESTS,
+        disks::TESTS,
+        faults::TESTS,
     ];
-    // They load the machine so much that what runs beside them is late: `make soak` has them, one at a time.
-    if std::env::var_os("STEAD_SOAK").is_some() {
-        tests = vec![
-            crashes::TESTS,
-            churn::TESTS,
-            faults::TESTS,
-            disks::TESTS,
-            slow_clients::TESTS,
-        ];
-    }
-    stead_tests::main(tests.into_iter().flatten().copied().collect())
+    let alone = [faults::HEAVY, slow_clients::TESTS, churn::TESTS];
+    stead_tests::main(&together.concat(), &alone.concat())
 }
 
 /// Tests with their names.

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     ];
     tests.extend(replays::TESTS);
     tests.extend(lives::TESTS);
-    stead_tests::main(tests)
+    stead_tests::main(&tests, &[])
 }
 
 fn network() -> Result<()> {

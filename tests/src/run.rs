@@ -1,9 +1,10 @@
-//! Running tests: each on a machine of its own, two at a time.
+//! Running tests: each on a machine of its own, two at a time; those that load the computer one at a time.
 
 use std::any::Any;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Result, anyhow};
 use libtest_mimic::{Arguments, Trial};
@@ -15,23 +16,41 @@ use crate::machine::Machine;
 /// A test: its name, and what to run.
 pub type Test = (&'static str, fn() -> Result<()>);
 
-/// The main function of a program of tests.
-pub fn main(tests: Vec<Test>) -> ExitCode {
+/// Held by every test: for itself by one that must be alone, together with others by the others.
+static COMPUTER: RwLock<()> = RwLock::new(());
+
+/// The main function of a program of tests. Those that are `alone` load the computer so much that what runs
+/// beside them would be late: they run after the others, one at a time.
+pub fn main(tests: &[Test], alone: &[Test]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Clusters mostly wait, so more would go; but then times say little.
     arguments.test_threads.get_or_insert(2);
-    let trials = tests.into_iter().map(|(name, test)| {
-        Trial::test(name, move || {
-            artifacts::check()
-                .and_then(|()| test())
-                .map_err(|error| format!("{error:#}").into())
+    let together = tests.iter().map(|&(name, test)| {
+        trial(name, move || {
+            let _shared = COMPUTER.read().unwrap_or_else(PoisonError::into_inner);
+            test()
         })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let alone = alone.iter().map(|&(name, test)| {
+        trial(name, move || {
+            let _own = COMPUTER.write().unwrap_or_else(PoisonError::into_inner);
+            test()
+        })
+    });
+    // They are begun in this order.
+    let conclusion = libtest_mimic::run(&arguments, together.chain(alone).collect());
     match artifacts::clean() {
         Ok(()) => conclusion.exit_code(),
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+fn trial(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, || {
+        artifacts::check()
+            .and_then(|()| run())
+            .map_err(|error| format!("{error:#}").into())
+    })
 }
 
 /// Runs a test on a new machine. At its end, the machine must be as it was at first.

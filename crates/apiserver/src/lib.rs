@@ -3,7 +3,7 @@
 //! Reading order: [`server`] (what a server is made of, and how a request finds its handler),
 //! `request` and `options` (what is asked), `body` (what is sent), `stored` (what is kept),
 //! `resource` (the verbs), `subresource`, `admission`, `respond`; then [`listen`] (TLS and
-//! connections), [`authn`], `authz`, [`pki`], [`bootstrap`].
+//! connections), [`authn`], `authz`, [`pki`], [`files`], [`bootstrap`].
 //!
 //! A server is a tower service ([`ApiServer::router`]), so that the parts of one process call it
 //! without a socket, through the same authorization as everyone else. Defaults, checks and tables
@@ -16,6 +16,7 @@ mod authz;
 mod body;
 pub mod bootstrap;
 mod events_ttl;
+pub mod files;
 pub mod identity;
 pub mod listen;
 mod metrics;

@@ -5,9 +5,7 @@
 //! the kubeconfig. See "PKI certificates and requirements".
 
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +18,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::files::{sync_dir, write_whole};
 
 /// How long certificates are good. What is in memory only is made anew at each start.
 const YEARS: i16 = 10;
@@ -36,6 +36,13 @@ pub enum PkiError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file is not there, though the cluster is. With another one, nobody who trusts the CA would be let in,
+    /// and no token be good.
+    #[error("{path:?} is missing; restore it from a backup: without it nobody can speak to this cluster")]
+    Missing {
+        /// The file.
+        path: PathBuf,
     },
     /// A file does not hold what it should.
     #[error("{path:?} is damaged: {why}")]
@@ -81,22 +88,29 @@ pub struct Leaf {
 }
 
 impl Pki {
-    /// Reads the files in a directory, or makes them.
-    pub fn open(dir: &Path) -> Result<Pki, PkiError> {
-        let (ca_path, key_path, token_path) = (dir.join("ca.crt"), dir.join("ca.key"), dir.join("sa.key"));
+    /// Reads the files in a directory, or makes them if this is a new cluster.
+    pub fn open_or_make(dir: &Path) -> Result<Pki, PkiError> {
+        let (ca_path, key_path, token_path) = paths(dir);
         if !ca_path.exists() {
-            fs::create_dir_all(dir).map_err(|source| PkiError::File {
+            let make_dir = || fs::create_dir_all(dir).and_then(|()| sync_dir(dir.parent()));
+            make_dir().map_err(|source| PkiError::File {
                 action: "make",
                 path: dir.into(),
                 source,
             })?;
             let key = KeyPair::generate()?;
             let certificate = ca_params()?.self_signed(&key)?;
-            write_private(&token_path, &KeyPair::generate()?.serialize_pem())?;
-            write_private(&key_path, &key.serialize_pem())?;
+            write(&token_path, &KeyPair::generate()?.serialize_pem())?;
+            write(&key_path, &key.serialize_pem())?;
             // Last: its presence says that the others are whole.
-            write_private(&ca_path, &certificate.pem())?;
+            write(&ca_path, &certificate.pem())?;
         }
+        Self::open(dir)
+    }
+
+    /// Reads the files in a directory.
+    pub fn open(dir: &Path) -> Result<Pki, PkiError> {
+        let (ca_path, key_path, token_path) = paths(dir);
         let ca_pem = read(&ca_path)?;
         let damaged = |path: &Path, why: String| PkiError::Damaged {
             path: path.into(),
@@ -240,28 +254,24 @@ fn ca_params() -> Result<CertificateParams, PkiError> {
     Ok(params)
 }
 
+/// The CA, its key, and the key of tokens.
+fn paths(dir: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    (dir.join("ca.crt"), dir.join("ca.key"), dir.join("sa.key"))
+}
+
 fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(|source| PkiError::File {
-        action: "read",
-        path: path.into(),
-        source,
+    fs::read_to_string(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => PkiError::Missing { path: path.into() },
+        _ => PkiError::File {
+            action: "read",
+            path: path.into(),
+            source,
+        },
     })
 }
 
-fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
-    let aside = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    };
-    write().map_err(|source| PkiError::File {
+fn write(path: &Path, text: &str) -> Result<(), PkiError> {
+    write_whole(path, text.as_bytes()).map_err(|source| PkiError::File {
         action: "write",
         path: path.into(),
         source,
@@ -278,8 +288,8 @@ mod tests {
     #[test]
     fn the_ca_is_made_once_and_its_keys_are_private() {
         let dir = tempfile::tempdir().expect("a directory");
-        let first = Pki::open(dir.path()).expect("certificates");
-        let again = Pki::open(dir.path()).expect("certificates");
+        let first = Pki::open_or_make(dir.path()).expect("certificates");
+        let again = Pki::open_or_make(dir.path()).expect("certificates");
         assert_eq!(first.ca_pem(), again.ca_pem());
         assert_eq!(first.token_key(), again.token_key());
         for file in ["ca.key", "sa.key"] {
@@ -294,7 +304,7 @@ mod tests {
     #[test]
     fn a_clients_certificate_names_user_and_group() {
         let dir = tempfile::tempdir().expect("a directory");
-        let pki = Pki::open(dir.path()).expect("certificates");
+        let pki = Pki::open_or_make(dir.path()).expect("certificates");
         let leaf = pki
             .client("kubernetes-admin", &["system:masters"])
             .expect("a certificate");
@@ -306,11 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_missing_is_named_and_none_is_made() {
+        for file in ["ca.crt", "ca.key", "sa.key"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            Pki::open_or_make(dir.path()).expect("certificates");
+            let path = dir.path().join(file);
+            fs::remove_file(&path).expect("it was there");
+            let error = Pki::open(dir.path()).err().expect("it is refused").to_string();
+            assert!(error.contains(file) && error.contains("backup"), "{error}");
+            assert!(!path.exists(), "{file} was made");
+        }
+    }
+
+    #[test]
+    fn a_first_start_that_was_interrupted_is_taken_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("sa.key"), "half").expect("a write");
+        Pki::open_or_make(dir.path()).expect("certificates");
+    }
+
+    #[test]
     fn a_damaged_file_is_named() {
         let dir = tempfile::tempdir().expect("a directory");
-        Pki::open(dir.path()).expect("certificates");
+        Pki::open_or_make(dir.path()).expect("certificates");
         fs::write(dir.path().join("ca.key"), "rubbish").expect("a write");
-        let error = Pki::open(dir.path()).err().expect("it is refused");
+        let error = Pki::open_or_make(dir.path()).err().expect("it is refused");
         assert!(error.to_string().contains("ca.key"), "{error}");
     }
 }

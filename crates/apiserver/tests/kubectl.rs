@@ -45,7 +45,7 @@ impl Cluster {
     fn start() -> Cluster {
         let dir = TempDir::new().expect("a directory");
         let runtime = Runtime::new().expect("a runtime");
-        let pki = Pki::open(&dir.path().join("pki")).expect("certificates");
+        let pki = Pki::open_or_make(&dir.path().join("pki")).expect("certificates");
         let admin = pki
             .client("kubernetes-admin", &["system:masters"])
             .expect("a certificate");

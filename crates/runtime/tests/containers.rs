@@ -6,6 +6,8 @@
 
 #[path = "containers/adoption.rs"]
 mod adoption;
+#[path = "containers/interrupted.rs"]
+mod interrupted;
 #[path = "containers/isolation.rs"]
 mod isolation;
 #[path = "containers/processes.rs"]
@@ -47,6 +49,7 @@ fn main() {
         processes::trials(),
         isolation::trials(),
         adoption::trials(),
+        interrupted::trials(),
     ]
     .into_iter()
     .flatten()

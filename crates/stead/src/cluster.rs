@@ -2,20 +2,18 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use stead_apiserver::files::{is_draft, write_whole};
 use stead_network::Ranges;
 
 use crate::place::Place;
 
 /// The form of the file.
 const FORMAT: u32 = 1;
-/// How the extension of a file begins while it is written; the writer's pid follows.
-const DRAFT: &str = "new-";
 
 /// A cluster's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,33 +117,7 @@ fn foreign(place: &Place) -> anyhow::Result<Option<OsString>> {
 pub(crate) fn drafts(place: &Place) -> Vec<PathBuf> {
     let entries = fs::read_dir(place.data()).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
-    paths
-        .filter(|path| path.with_extension("json") == place.cluster())
-        .filter(|path| {
-            let extension = path.extension().unwrap_or_default();
-            extension.to_string_lossy().starts_with(DRAFT)
-        })
-        .collect()
-}
-
-/// Writes a file that only root can read, so that it is there whole or as it was before.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let aside = path.with_extension(format!("{DRAFT}{}", std::process::id()));
-    let write = || {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    };
-    write().inspect_err(|_| {
-        // It was made just now, by us.
-        let _ = fs::remove_file(&aside);
-    })
+    paths.filter(|path| is_draft(path, &place.cluster())).collect()
 }
 
 /// A host name as the name of a node, which must be a DNS subdomain.

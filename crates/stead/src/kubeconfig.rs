@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
-
-use crate::cluster::write_whole;
+use stead_apiserver::files::write_whole;
 
 /// What a kubeconfig needs to know of a cluster.
 pub(crate) struct Access<'a> {

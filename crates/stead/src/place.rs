@@ -67,6 +67,14 @@ impl Place {
         Path::new(RUN_DIR).join(self.id.to_string())
     }
 
+    /// Removes the run directory of a cluster that is stopped. Only who holds the lock of changes may do so.
+    pub(crate) fn remove_run(&self) {
+        // The next start makes it anew, and what should be left in it.
+        let _ = fs::remove_dir_all(self.run());
+        // Unless there is another cluster's.
+        let _ = fs::remove_dir(RUN_DIR);
+    }
+
     /// The socket that commands speak to the server by.
     pub(crate) fn socket(&self) -> PathBuf {
         self.run().join("control.sock")

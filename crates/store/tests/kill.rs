@@ -1,5 +1,5 @@
 //! A process that writes is killed at any moment, again and again; whatever it had acknowledged
-//! is found by the next.
+//! is found by the next. `STEAD_KILL_ROUNDS` sets how often.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,8 @@ const DIR: &str = "STEAD_STORE_TEST_WRITER_DIR";
 const WRITERS: u64 = 4;
 /// Keys of each writer, written one after another.
 const SLOTS: u64 = 20;
-const ROUNDS: u64 = 50;
+/// How many times it is killed if nothing else is asked for.
+const ROUNDS: u64 = 200;
 
 fn options(dir: &Path) -> Options {
     // Small, so that there are checkpoints to be killed in.
@@ -174,7 +175,9 @@ fn a_killed_process_loses_nothing_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut highest = Revision::ZERO;
     let mut checkpoints = 0;
-    for round in 0..ROUNDS {
+    let asked = std::env::var("STEAD_KILL_ROUNDS").ok();
+    let rounds = asked.map_or(ROUNDS, |rounds| rounds.parse().unwrap());
+    for round in 0..rounds {
         let run = Duration::from_millis(round * 7919 % 41);
         let acknowledged = run_and_kill(dir.path(), run);
         let store = Store::<Bytes>::open(options(dir.path())).unwrap();

@@ -28,7 +28,7 @@ fn open(dir: &TempDir) -> ApiServer {
         issuer: "https://kubernetes.default.svc".to_owned(),
         version: "0.0.0".to_owned(),
     };
-    let pki = Pki::open(&dir.path().join("pki")).expect("certificates");
+    let pki = Pki::open_or_make(&dir.path().join("pki")).expect("certificates");
     let key = TokenKey::new(pki.token_key(), &config.issuer).expect("a key");
     let certificate = pki.client("apiserver", &[]).expect("a certificate");
     let nodes = NodeClient::new(pki.client_config(&certificate).expect("a client"));

@@ -46,7 +46,7 @@ impl Fixture {
             issuer: "https://kubernetes.default.svc".to_owned(),
             version: "0.0.0".to_owned(),
         };
-        let pki = Pki::open(&dir.path().join("pki"))?;
+        let pki = Pki::open_or_make(&dir.path().join("pki"))?;
         let key = TokenKey::new(pki.token_key(), &config.issuer)?;
         // No case reaches a node.
         let nodes = NodeClient::new(pki.client_config(&pki.client("apiserver", &[])?)?);

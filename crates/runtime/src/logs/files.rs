@@ -20,16 +20,34 @@ pub(super) struct Files {
     path: PathBuf,
     open: File,
     inode: u64,
+    /// Where to stop; nowhere when what is written later is wanted too.
+    end: Option<End>,
     buffer: Vec<u8>,
     /// How much of the buffer has been given out.
     taken: usize,
 }
 
+/// Where a log ended when it was opened. One that is written faster than it is read would have no end.
+#[derive(Debug)]
+struct End {
+    inode: u64,
+    length: u64,
+    /// Kept open, so that no other file can have this inode.
+    _file: File,
+}
+
 impl Files {
-    /// Opens the log, at its beginning or `tail_lines` entries before its end.
-    pub(super) fn open(path: PathBuf, tail_lines: Option<u64>) -> io::Result<Self> {
+    /// Opens the log, at its beginning or `tail_lines` entries before its end. What is written later is read
+    /// too if this is to `follow`.
+    pub(super) fn open(path: PathBuf, tail_lines: Option<u64>, follow: bool) -> io::Result<Self> {
         // First, so that there is an error if there is no log at all.
         let current = File::open(&path)?;
+        let metadata = current.metadata()?;
+        let end = End {
+            inode: metadata.ino(),
+            length: metadata.len(),
+            _file: current.try_clone()?,
+        };
         let (mut open, mut position) = (current, 0);
         match tail_lines {
             None => {
@@ -37,7 +55,7 @@ impl Files {
                     open = File::open(older).or_else(|_| File::open(&path))?;
                 }
             }
-            Some(lines) => (open, position) = tail(&path, open, lines)?,
+            Some(lines) => (open, position) = tail(&path, open, &end, lines)?,
         }
         open.seek(SeekFrom::Start(position))?;
         let inode = open.metadata()?.ino();
@@ -45,6 +63,7 @@ impl Files {
             path,
             open,
             inode,
+            end: Some(end).filter(|_| !follow),
             buffer: Vec::new(),
             taken: 0,
         })
@@ -68,18 +87,31 @@ impl Files {
     /// Reads more of the open file; `false` at its end.
     fn fill(&mut self) -> io::Result<bool> {
         let before = self.buffer.len();
-        self.buffer.resize(before + CHUNK_BYTES, 0);
+        let wanted = match self.end_here() {
+            Some(end) => end.saturating_sub(self.open.stream_position()?),
+            None => u64::MAX,
+        };
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        self.buffer.resize(before + wanted, 0);
         let read = self.open.read(&mut self.buffer[before..])?;
         self.buffer.truncate(before + read);
         Ok(read > 0)
     }
 
-    /// Goes on with the file after the one that is open; `false` if it is the current one.
+    /// Where to stop in the file that is open.
+    fn end_here(&self) -> Option<u64> {
+        let end = self.end.as_ref().filter(|end| end.inode == self.inode)?;
+        Some(end.length)
+    }
+
+    /// Goes on with the file after the one that is open; `false` if it is the last one.
     fn next_file(&mut self) -> io::Result<bool> {
-        let files: Vec<_> = list(&self.path)?
-            .into_iter()
-            .filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path)))
-            .collect();
+        let files = with_inodes(list(&self.path)?);
+        // What had been written until the end may have been removed meanwhile.
+        let is_gone = |end: &End| files.iter().all(|(inode, _)| *inode != end.inode);
+        if self.end_here().is_some() || self.end.as_ref().is_some_and(is_gone) {
+            return Ok(false);
+        }
         let at = files.iter().position(|(inode, _)| *inode == self.inode);
         // One that has been removed was older than all that are left.
         let next = at.map_or(0, |at| at + 1);
@@ -124,25 +156,39 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The file and the position in it from which on there are `lines` entries.
-fn tail(path: &Path, current: File, mut lines: u64) -> io::Result<(File, u64)> {
-    let mut found = (current, 0);
-    for older in list(path)?.iter().rev() {
-        // One that is rotated away or removed in this moment is read when its turn comes, or is gone.
-        let Ok(mut file) = File::open(older) else { continue };
-        let (position, left) = tail_of(&mut file, lines)?;
-        found = (file, position);
-        lines = left;
+/// Files with their inodes; those that have just been removed are left out.
+fn with_inodes(files: Vec<PathBuf>) -> Vec<(u64, PathBuf)> {
+    let files = files.into_iter();
+    files
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.ino(), path)))
+        .collect()
+}
+
+/// The file and the position in it from which on there are `lines` entries before the end, which is in the
+/// file given.
+fn tail(path: &Path, mut last: File, end: &End, lines: u64) -> io::Result<(File, u64)> {
+    let (position, mut lines) = tail_of(&mut last, end.length, lines)?;
+    let mut found = (last, position);
+    let files = with_inodes(list(path)?);
+    let at = files.iter().position(|(inode, _)| *inode == end.inode);
+    for (_, older) in files[..at.unwrap_or(0)].iter().rev() {
         if lines == 0 {
             break;
         }
+        // One that is removed in this moment is gone.
+        let Ok(mut file) = File::open(older) else { continue };
+        let length = file.metadata()?.len();
+        let (position, left) = tail_of(&mut file, length, lines)?;
+        found = (file, position);
+        lines = left;
     }
     Ok(found)
 }
 
-/// The position from which on there are at most `lines` line ends, and how many of them there are too few.
-fn tail_of(file: &mut File, lines: u64) -> io::Result<(u64, u64)> {
-    let mut position = file.metadata()?.len();
+/// The position from which on there are at most `lines` line ends before `end`, and how many of them there
+/// are too few.
+fn tail_of(file: &mut File, end: u64, lines: u64) -> io::Result<(u64, u64)> {
+    let mut position = end;
     if lines == 0 {
         return Ok((position, 0));
     }
@@ -178,7 +224,7 @@ mod tests {
         let check = |text: &str, lines, expected| {
             fs::write(&path, text).unwrap();
             assert_eq!(
-                tail_of(&mut File::open(&path).unwrap(), lines).unwrap(),
+                tail_of(&mut File::open(&path).unwrap(), text.len() as u64, lines).unwrap(),
                 expected,
                 "{lines} of {text:?}"
             );

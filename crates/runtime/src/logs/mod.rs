@@ -64,8 +64,8 @@ pub async fn read(
 ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
     // Watching begins before reading, so that no change falls between them.
     let watcher = options.follow.as_ref().map(|_| watch(&path)).transpose()?;
-    let tail_lines = options.tail_lines;
-    let files = blocking(move || Files::open(path, tail_lines)).await?;
+    let (tail_lines, follow) = (options.tail_lines, options.follow.is_some());
+    let files = blocking(move || Files::open(path, tail_lines, follow)).await?;
     let filter = Filter::new(
         options.since,
         options.timestamps,
@@ -245,6 +245,48 @@ mod tests {
             ..options()
         };
         check(timed, "2026-01-02T03:04:05.000000000Z e\n").await;
+    }
+
+    #[tokio::test]
+    async fn a_log_that_grows_while_it_is_read_ends_where_it_ended() {
+        for tail_lines in [None, Some(2)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("0.log");
+            append(&dir.path().join("0.log.20260102-030403"), &entry(1, "a"));
+            append(&path, &(entry(2, "b") + &entry(3, "c")));
+            let options = LogOptions {
+                tail_lines,
+                ..LogOptions::default()
+            };
+            let mut stream = pin!(read(path.clone(), options).await.unwrap());
+            // It is rotated as well.
+            append(&path, &entry(4, "d"));
+            fs::rename(&path, dir.path().join("0.log.20260102-030405")).unwrap();
+            append(&path, &entry(5, "e"));
+            let mut text = String::new();
+            while let Some(chunk) = stream.next().await {
+                text += std::str::from_utf8(&chunk.unwrap()).unwrap();
+            }
+            let expected = if tail_lines.is_some() {
+                "b\nc\n"
+            } else {
+                "a\nb\nc\n"
+            };
+            assert_eq!(text, expected, "{tail_lines:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_end_is_rotated_away_while_it_is_read_ends_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        append(&dir.path().join("0.log.20260102-030403"), &entry(1, "a"));
+        append(&path, &entry(2, "b"));
+        let mut stream = pin!(read(path.clone(), LogOptions::default()).await.unwrap());
+        fs::remove_file(&path).unwrap();
+        append(&path, &entry(5, "e"));
+        assert_eq!(stream.next().await.unwrap().unwrap(), "a\n");
+        assert!(stream.next().await.is_none());
     }
 
     #[tokio::test]

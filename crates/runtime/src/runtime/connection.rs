@@ -37,6 +37,14 @@ pub(crate) enum RequestError {
 
 type Reply = Result<(Answer, Option<OwnedFd>), Failure>;
 
+/// The process at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) pid: i32,
+    /// Sure to mean the same process.
+    pub(crate) pidfd: OwnedFd,
+}
+
 /// A connection to a shim.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -85,8 +93,8 @@ impl Connection {
         self.close();
     }
 
-    /// Whoever waits for something is told that it will not come.
-    fn close(&self) {
+    /// Whoever waits for something, or will, is told that it will not come.
+    pub(crate) fn close(&self) {
         *self.waiting() = Waiting {
             closed: true,
             ..Waiting::default()
@@ -227,8 +235,11 @@ impl Connection {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who is at the other end: its pid and a pidfd that is sure to mean the same process.
-    pub(crate) fn peer(&self) -> io::Result<(i32, OwnedFd)> {
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// When it has ended, so far that it has closed the socket.
+    pub(crate) fn peer(&self) -> io::Result<Peer> {
         let pid = rustix::net::sockopt::socket_peercred(self.socket.as_fd())?.pid;
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
         // If the peer had died before the pidfd was made, the socket would be closed now.
@@ -244,6 +255,7 @@ impl Connection {
         if fds[0].revents().contains(rustix::event::PollFlags::HUP) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        Ok((pid.as_raw_pid(), pidfd))
+        let pid = pid.as_raw_pid();
+        Ok(Peer { pid, pidfd })
     }
 }

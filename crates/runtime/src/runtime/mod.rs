@@ -28,6 +28,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
@@ -50,6 +51,8 @@ pub use stream::{Input, Output};
 
 /// The size of `/dev/shm` that containerd gives a pod.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+/// How long the closing of the engine waits for what is under way.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 /// As containerd's shims have: above the container's processes, below the server.
 const SHIM_OOM_SCORE: i32 = -998;
 
@@ -98,8 +101,10 @@ struct Shared {
     mount_namespace: OwnedFd,
     events: mpsc::UnboundedSender<Event>,
     pods: Mutex<BTreeMap<String, Pod>>,
-    /// The pods' tasks, and operations that must not end half-way when their caller goes away.
+    /// Operations that must not end half-way when their caller goes away.
     tasks: TaskTracker,
+    /// The pods' tasks, which those rely on.
+    attending: TaskTracker,
     closing: CancellationToken,
 }
 
@@ -304,14 +309,25 @@ impl Runtime {
         self.shared.clear(uid).await
     }
 
-    /// Lets go of all pods, which live on, and waits for what is under way. Another engine can then adopt
+    /// Lets go of all pods, which live on, after waiting for what is under way. Another engine can then adopt
     /// them.
     pub async fn close(self) {
-        self.shared.closing.cancel();
-        self.shared.tasks.close();
-        self.shared.tasks.wait().await;
+        let shared = &self.shared;
+        shared.tasks.close();
+        // A shim that hangs does not keep the server: what it was asked for is given up, and the next engine
+        // finds out what came of it.
+        if tokio::time::timeout(UNDER_WAY, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a pod's shim does not answer; it is left to the next server");
+        }
+        shared.closing.cancel();
+        shared.attending.close();
+        shared.attending.wait().await;
+        shared.tasks.wait().await;
         // The pods know of the runtime, and it of them.
-        self.shared.pods().clear();
+        shared.pods().clear();
     }
 
     async fn adopt(&self) -> Result<Found, OpenError> {
@@ -347,7 +363,7 @@ impl Shared {
         let path = "/proc/self/ns/mnt";
         let mount_namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| file("open", Path::new(path))(error.into()))?;
-        let (pods, tasks, closing) = (Mutex::default(), TaskTracker::new(), CancellationToken::new());
+        let (pods, closing) = (Mutex::default(), CancellationToken::new());
         Ok(Self {
             config,
             images,
@@ -356,7 +372,8 @@ impl Shared {
             mount_namespace,
             events,
             pods,
-            tasks,
+            tasks: TaskTracker::new(),
+            attending: TaskTracker::new(),
             closing,
         })
     }

@@ -64,8 +64,7 @@ fn remove_all(place: &Place) -> anyhow::Result<()> {
     }
     // Its own directory too, unless it is a mount point or someone else's things are in it.
     let _ = fs::remove_dir(place.data());
-    let _ = fs::remove_dir_all(place.run());
-    let _ = place.run().parent().map(fs::remove_dir);
+    place.remove_run();
     Ok(())
 }
 

@@ -15,9 +15,7 @@ pub(super) fn down(place: &Place) -> anyhow::Result<()> {
     }
     let changing = change(place)?;
     let stopped = stop(place)?;
-    // Nobody needs it until the next start, which makes it.
-    let _ = std::fs::remove_dir_all(place.run());
-    let _ = place.run().parent().map(std::fs::remove_dir);
+    place.remove_run();
     drop(changing);
     print(&match stopped {
         true => format!(

@@ -87,12 +87,14 @@ pub(super) fn change(place: &Place) -> anyhow::Result<File> {
     open().with_context(|| format!("lock {}", path.display()))
 }
 
-/// Leaves no run directory behind where nothing has come of a start.
+/// Leaves no run directory behind where nothing has come of a start. With anything else in it than the lock
+/// it stays: there are pods.
 fn forget(place: &Place) {
-    let _ = fs::remove_file(place.change_lock());
-    // With anything else in them, they stay.
-    let _ = fs::remove_dir(place.run());
-    let _ = place.run().parent().map(fs::remove_dir);
+    let lock = place.change_lock();
+    let mut entries = fs::read_dir(place.run()).into_iter().flatten().flatten();
+    if entries.all(|entry| entry.path() == lock) {
+        place.remove_run();
+    }
 }
 
 fn is_same(there: &fs::Metadata, file: &File) -> bool {
@@ -150,7 +152,7 @@ async fn foreground(
     let mut terminate = signal(SignalKind::terminate()).context("hear of SIGTERM")?;
     let step = Step::begin(format!("Starting the cluster {:?}", place.name()));
     let mut server: Server = tokio::select! {
-        server = serve::start(place.clone(), listen, |what| step.now(what)) => server?,
+        server = serve::start(place.clone(), listen, |what| step.now(what)) => server.inspect_err(|_| forget(place))?,
         _ = interrupt.recv() => bail!("interrupted; what was begun is taken up by the next `stead up`"),
     };
     step.done();

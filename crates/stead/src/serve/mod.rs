@@ -24,7 +24,7 @@ use rustix::fs::FlockOperation;
 use stead_apiserver::authn::TokenKey;
 use stead_apiserver::bootstrap::Addresses;
 use stead_apiserver::identity::MASTERS;
-use stead_apiserver::pki::Pki;
+use stead_apiserver::pki::{Pki, PkiError};
 use stead_apiserver::{ApiServer, NodeClient, listen};
 use stead_network::{Network, NetworkError, Options};
 use stead_runtime::images::ImageStore;
@@ -91,7 +91,7 @@ impl Server {
         let address = clients.local_addr().context("ask for the API's address")?;
 
         report("opening the store");
-        let pki = Pki::open(&place.pki()).context("open the certificates")?;
+        let pki = open_pki(&place).context("open the certificates")?;
         let api = open_api(&place, &cluster, &pki, address)?;
         let router = api.router();
 
@@ -335,6 +335,15 @@ fn set_up_network(place: &Place, cluster: &Cluster) -> anyhow::Result<Network> {
         ),
         error => anyhow::Error::new(error).context("set up the network"),
     })
+}
+
+/// Certificates are made for a cluster that is only now begun. The store is made after them.
+fn open_pki(place: &Place) -> Result<Pki, PkiError> {
+    if place.store().exists() {
+        Pki::open(&place.pki())
+    } else {
+        Pki::open_or_make(&place.pki())
+    }
 }
 
 fn open_api(place: &Place, cluster: &Cluster, pki: &Pki, address: SocketAddr) -> anyhow::Result<ApiServer> {

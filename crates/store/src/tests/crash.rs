@@ -45,6 +45,18 @@ impl Run {
         self.disk.acts().iter().filter(is_checkpoint).count()
     }
 
+    /// Reads while others write. What is shown must not be lost, as what is acknowledged must not.
+    async fn look(&self, store: &Store<Bytes>) {
+        let mut shown = store.revision();
+        for _ in 0..50 {
+            let now = store.revision();
+            if now != std::mem::replace(&mut shown, now) {
+                self.disk.mark(now.get());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Three writers at once, one of which conflicts now and then.
     async fn step(&mut self, store: &Store<Bytes>, step: usize, random: &mut Random) {
         let mut txn = || {
@@ -57,7 +69,12 @@ impl Run {
                 _ => put(&key, value),
             }
         };
-        let (a, b, c) = tokio::join!(store.commit(txn()), store.commit(txn()), store.commit(txn()));
+        let (a, b, c, ()) = tokio::join!(
+            store.commit(txn()),
+            store.commit(txn()),
+            store.commit(txn()),
+            self.look(store)
+        );
         let mut committed: Vec<_> = [a, b, c].into_iter().flatten().collect();
         committed.sort_by_key(|committed| committed.revision);
         for one in committed.iter().filter(|one| !one.events.is_empty()) {
@@ -66,7 +83,7 @@ impl Run {
         }
     }
 
-    /// The newest revision acknowledged before the act with this number.
+    /// The newest revision acknowledged or shown before the act with this number.
     fn acknowledged(&self, acts: &[Act]) -> u64 {
         let marks = acts.iter().filter_map(|act| {
             if let Act::Mark(number) = act {
