@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -270,15 +271,14 @@ impl<K: Object> Informer<K> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A handler that panics misses this change; nobody else does, and the watch goes on.
     fn tell(&self, change: &Change<K>) {
-        for handler in self
-            .shared
-            .handlers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
-            handler(change);
+        let handlers = self.shared.handlers.lock();
+        for handler in handlers.unwrap_or_else(PoisonError::into_inner).iter() {
+            if catch_unwind(AssertUnwindSafe(|| handler(change))).is_err() {
+                let (kind, key) = (std::any::type_name::<K>(), Key::of(&**change.object()));
+                tracing::error!(kind, %key, "whoever hears of changes panicked");
+            }
         }
     }
 
@@ -363,6 +363,22 @@ mod tests {
             .collect();
         assert_eq!(names, ["new", "x", "y"]);
         assert!(informer.in_namespace("b").is_empty());
+    }
+
+    #[test]
+    fn a_handler_that_panics_misses_one_change() {
+        let informer = Informer::<ConfigMap>::new();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        informer.on_change(|change| assert!(change.object().metadata.name.as_deref() != Some("bad"), "planted"));
+        let log = Arc::clone(&heard);
+        informer.on_change(move |change| {
+            let key = Key::of(&**change.object());
+            log.lock().expect("no panic").push(key.name);
+        });
+        informer.apply(config_map("a", "bad", 1));
+        informer.apply(config_map("a", "good", 2));
+        assert_eq!(*heard.lock().expect("no panic"), ["bad", "good"]);
+        assert_eq!(informer.all().len(), 2);
     }
 
     #[tokio::test]

@@ -91,6 +91,19 @@ impl Recorder {
             tracing::debug!(reason, "an event was dropped: too many wait");
         }
     }
+
+    /// Records that the work on an object panicked, if the object is still there.
+    pub fn panicked<K: Resource<DynamicType = ()>>(&self, object: Option<&K>) {
+        if let Some(object) = object {
+            self.panicked_on(reference(object));
+        }
+    }
+
+    /// Records that the work on an object panicked.
+    pub fn panicked_on(&self, about: ObjectReference) {
+        let message = "the work on this object failed; this is a defect of stead, and it is tried again";
+        self.record(about, EventType::Warning, "ControllerPanic", message);
+    }
 }
 
 /// A reference to an object, for events about it.

@@ -103,6 +103,7 @@ impl Scheduler {
                         Ok(Err(error)) => scheduler.not_bound(&pod, &error).await,
                         Err(_) => {
                             tracing::error!(pod = %pod.key, "binding the pod panicked");
+                            scheduler.recorder.panicked(Some(&*pod.pod));
                             scheduler.take_back(&pod);
                         }
                     }
@@ -113,6 +114,7 @@ impl Scheduler {
             }
             Err(_) => {
                 tracing::error!(pod = %pod.key, "the decision about the pod panicked");
+                self.recorder.panicked(Some(&*pod.pod));
                 self.shared.queue.retry(&pod);
             }
         }

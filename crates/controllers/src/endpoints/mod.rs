@@ -69,7 +69,7 @@ impl EndpointsController {
             WORKERS,
             shutdown,
             reconcile,
-            |_| {},
+            |key| self.recorder.panicked(self.informers.services.get(key).as_deref()),
         )
         .await;
     }

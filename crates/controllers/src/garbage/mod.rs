@@ -33,18 +33,19 @@ pub struct GarbageCollector {
     graph: Arc<Mutex<Graph>>,
     queue: Queue<Uid>,
     hands: Hands,
+    recorder: Recorder,
 }
 
 impl GarbageCollector {
     /// A controller that hears of changes from now on.
     pub fn new(client: Client, inventory: &Arc<Inventory>, recorder: Recorder) -> Arc<GarbageCollector> {
         let (graph, queue) = (Arc::new(Mutex::new(Graph::default())), Queue::new());
-        let (observing, looks) = (Arc::clone(&graph), queue.clone());
+        let (observing, looks, complaints) = (Arc::clone(&graph), queue.clone(), recorder.clone());
         inventory.on_change(move |kind, change| {
             let mut graph = lock(&observing);
             let consequences = graph.observe(kind, change);
             for misplaced in &consequences.misplaced {
-                complain(&recorder, &graph, misplaced);
+                complain(&complaints, &graph, misplaced);
             }
             for uid in consequences.look {
                 looks.add(uid);
@@ -57,6 +58,7 @@ impl GarbageCollector {
                 client,
                 inventory: Arc::clone(inventory),
             },
+            recorder,
         })
     }
 
@@ -75,7 +77,11 @@ impl GarbageCollector {
             WORKERS,
             shutdown,
             look,
-            |_| {},
+            |uid| {
+                if let Some(node) = lock(&self.graph).get(uid) {
+                    self.recorder.panicked_on(reference(&node));
+                }
+            },
         )
         .await;
     }
@@ -186,6 +192,19 @@ fn lock(graph: &Mutex<Graph>) -> MutexGuard<'_, Graph> {
     graph.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A reference to an object, for events about it.
+fn reference(node: &Node) -> ObjectReference {
+    let item = &node.item;
+    ObjectReference {
+        api_version: Some(node.kind.resource.api_version.clone()),
+        kind: Some(node.kind.resource.kind.clone()),
+        namespace: Some(item.namespace().to_owned()),
+        name: Some(item.name().to_owned()),
+        uid: Some(item.uid().to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
 /// Tells whoever made a reference to an owner in another namespace.
 fn complain(recorder: &Recorder, graph: &Graph, misplaced: &Misplaced) {
     let Some(dependent) = graph.get(&misplaced.dependent) else {
@@ -195,14 +214,7 @@ fn complain(recorder: &Recorder, graph: &Graph, misplaced: &Misplaced) {
     let Some(owner) = item.owners().iter().find(|owner| *owner.uid == *misplaced.owner) else {
         return;
     };
-    let about = ObjectReference {
-        api_version: Some(dependent.kind.resource.api_version.clone()),
-        kind: Some(dependent.kind.resource.kind.clone()),
-        namespace: Some(item.namespace().to_owned()),
-        name: Some(item.name().to_owned()),
-        uid: Some(item.uid().to_owned()),
-        ..ObjectReference::default()
-    };
+    let about = reference(&dependent);
     let namespace = item.namespace();
     let message = format!(
         "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",

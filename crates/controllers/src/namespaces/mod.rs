@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +53,7 @@ pub struct NamespacesController {
     client: Client,
     informers: Informers,
     inventory: Arc<Inventory>,
+    recorder: Recorder,
     queue: Queue<Key>,
     progress: Mutex<HashMap<Key, Progress>>,
     written: Written<Namespace>,
@@ -72,6 +73,7 @@ impl NamespacesController {
         client: Client,
         informers: &Informers,
         inventory: &Arc<Inventory>,
+        recorder: Recorder,
     ) -> Arc<NamespacesController> {
         let queue = Queue::new();
         listen(informers, inventory, &queue);
@@ -79,6 +81,7 @@ impl NamespacesController {
             client,
             informers: informers.clone(),
             inventory: Arc::clone(inventory),
+            recorder,
             queue,
             progress: Mutex::default(),
             written: Written::new(&informers.namespaces),
@@ -99,7 +102,7 @@ impl NamespacesController {
             WORKERS,
             shutdown,
             reconcile,
-            |_| {},
+            |key| self.recorder.panicked(self.informers.namespaces.get(key).as_deref()),
         )
         .await;
     }

@@ -61,7 +61,7 @@ impl TaintEviction {
             WORKERS,
             shutdown,
             reconcile,
-            |_| {},
+            |key| self.recorder.panicked(self.informers.pods.get(key).as_deref()),
         )
         .await;
     }

@@ -92,7 +92,7 @@ impl Lifecycle {
             WORKERS,
             shutdown,
             reconcile,
-            |_| {},
+            |key| self.recorder.panicked(self.informers.nodes.get(key).as_deref()),
         )
         .await;
     }

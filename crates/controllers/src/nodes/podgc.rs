@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
 use tokio_util::sync::CancellationToken;
 
 use super::health::{self, Ready};
@@ -27,6 +27,7 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub(super) struct PodGc {
     client: Client,
     informers: Informers,
+    recorder: Recorder,
     queue: Queue<Work>,
     ended: Arc<AtomicUsize>,
 }
@@ -53,12 +54,13 @@ impl fmt::Display for Work {
 }
 
 impl PodGc {
-    pub(super) fn new(client: Client, informers: &Informers) -> PodGc {
+    pub(super) fn new(client: Client, informers: &Informers, recorder: Recorder) -> PodGc {
         let (queue, ended) = (Queue::new(), Arc::default());
         listen(informers, &queue, &ended);
         PodGc {
             client,
             informers: informers.clone(),
+            recorder,
             queue,
             ended,
         }
@@ -70,7 +72,19 @@ impl PodGc {
             let gc = Arc::clone(&gc);
             async move { gc.reconcile(&work).await.map(|()| Reconciled::Done) }
         };
-        run("pod-gc", self.queue.clone(), WORKERS, shutdown, reconcile, |_| {}).await;
+        run(
+            "pod-gc",
+            self.queue.clone(),
+            WORKERS,
+            shutdown,
+            reconcile,
+            |work| {
+                if let Work::Stranded(key) = work {
+                    self.recorder.panicked(self.informers.pods.get(key).as_deref());
+                }
+            },
+        )
+        .await;
     }
 
     async fn reconcile(&self, work: &Work) -> Result<(), Refused> {

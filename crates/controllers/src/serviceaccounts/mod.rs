@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{ACCOUNT_NAME, is_active, root_certificates};
@@ -33,6 +33,7 @@ const ROOT_CERTIFICATES: &str = "kube-root-ca.crt";
 pub struct ServiceAccountsController {
     client: Client,
     informers: Informers,
+    recorder: Recorder,
     /// The cluster's certificate authority, in PEM.
     root_ca: String,
     namespaces: Queue<Key>,
@@ -42,13 +43,19 @@ pub struct ServiceAccountsController {
 impl ServiceAccountsController {
     /// A controller that hears of changes from now on. `root_ca` is the certificate, in PEM, that
     /// pods check the API server with.
-    pub fn new(client: Client, informers: &Informers, root_ca: String) -> Arc<ServiceAccountsController> {
+    pub fn new(
+        client: Client,
+        informers: &Informers,
+        root_ca: String,
+        recorder: Recorder,
+    ) -> Arc<ServiceAccountsController> {
         let (namespaces, secrets) = (Queue::new(), Queue::new());
         listen(informers, &namespaces, &secrets);
         let informers = informers.clone();
         Arc::new(ServiceAccountsController {
             client,
             informers,
+            recorder,
             root_ca,
             namespaces,
             secrets,
@@ -75,7 +82,7 @@ impl ServiceAccountsController {
                 WORKERS,
                 shutdown.clone(),
                 furnish,
-                |_| {},
+                |key| self.recorder.panicked(self.informers.namespaces.get(key).as_deref()),
             ),
             run(
                 "serviceaccount-tokens",
@@ -83,7 +90,7 @@ impl ServiceAccountsController {
                 WORKERS,
                 shutdown,
                 fill,
-                |_| {},
+                |key| self.recorder.panicked(self.informers.secrets.get(key).as_deref()),
             ),
         )
         .await;

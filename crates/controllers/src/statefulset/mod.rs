@@ -29,7 +29,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, reference, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
 use tokio_util::sync::CancellationToken;
 
 use self::adopt::{Relation, controller_of, pod_relation};
@@ -72,17 +72,10 @@ impl StatefulSets {
             async move { controller.reconcile(&key).await }
         };
         run("statefulset", queue, WORKERS, shutdown, reconcile, |key| {
-            self.panicked(key)
+            let set = self.informers.stateful_sets.get(key);
+            self.recorder.panicked(set.as_deref());
         })
         .await;
-    }
-
-    fn panicked(&self, key: &Key) {
-        if let Some(set) = self.informers.stateful_sets.get(key) {
-            let message = "the controller failed on this set; this is a defect of stead";
-            self.recorder
-                .record(reference(&*set), EventType::Warning, "ControllerPanic", message);
-        }
     }
 
     fn wrote(&self, key: &Key) -> Arc<Wrote> {

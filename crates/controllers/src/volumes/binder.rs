@@ -120,7 +120,13 @@ impl Binder {
             WORKERS,
             shutdown,
             reconcile,
-            |_| {},
+            |work| match work {
+                Work::Claim(key) => self.recorder.panicked(self.informers.claims.get(key).as_deref()),
+                Work::Volume(name) => {
+                    let volume = self.informers.volumes.get(&Key::new("", name));
+                    self.recorder.panicked(volume.as_deref());
+                }
+            },
         )
         .await;
     }

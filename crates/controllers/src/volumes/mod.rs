@@ -56,8 +56,8 @@ impl VolumesController {
         local: Option<LocalVolumes>,
     ) -> Arc<VolumesController> {
         Arc::new(VolumesController {
+            protection: Arc::new(Protection::new(client.clone(), informers, recorder.clone())),
             binder: Arc::new(Binder::new(client.clone(), informers, recorder, local)),
-            protection: Arc::new(Protection::new(client.clone(), informers)),
             informers: informers.clone(),
             client,
         })

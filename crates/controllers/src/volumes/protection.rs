@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use stead_informer::semantics::volumes::phase;
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
 use tokio_util::sync::CancellationToken;
 
 use crate::refused::{Refused, is_not_found};
@@ -38,16 +38,18 @@ impl fmt::Display for Work {
 pub(super) struct Protection {
     client: Client,
     informers: Informers,
+    recorder: Recorder,
     queue: Queue<Work>,
 }
 
 impl Protection {
-    pub(super) fn new(client: Client, informers: &Informers) -> Protection {
+    pub(super) fn new(client: Client, informers: &Informers, recorder: Recorder) -> Protection {
         let queue = Queue::new();
         listen(informers, &queue);
         Protection {
             client,
             informers: informers.clone(),
+            recorder,
             queue,
         }
     }
@@ -70,7 +72,13 @@ impl Protection {
             WORKERS,
             shutdown,
             reconcile,
-            |_| {},
+            |work| match work {
+                Work::Claim(key) => self.recorder.panicked(self.informers.claims.get(key).as_deref()),
+                Work::Volume(name) => {
+                    let volume = self.informers.volumes.get(&Key::new("", name));
+                    self.recorder.panicked(volume.as_deref());
+                }
+            },
         )
         .await;
     }

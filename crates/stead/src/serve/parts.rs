@@ -104,7 +104,15 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             )
             .run(shutdown.clone()),
         ),
-        Box::pin(NamespacesController::new(manager.clone(), &informers, &inventory).run(shutdown.clone())),
+        Box::pin(
+            NamespacesController::new(
+                manager.clone(),
+                &informers,
+                &inventory,
+                recorder(&manager, "namespace-controller", None),
+            )
+            .run(shutdown.clone()),
+        ),
         Box::pin(
             NodesController::new(
                 manager.clone(),
@@ -114,8 +122,13 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             .run(shutdown.clone()),
         ),
         Box::pin(
-            ServiceAccountsController::new(manager.clone(), &informers, pki.ca_pem().to_owned())
-                .run(shutdown.clone()),
+            ServiceAccountsController::new(
+                manager.clone(),
+                &informers,
+                pki.ca_pem().to_owned(),
+                recorder(&manager, "serviceaccount-controller", None),
+            )
+            .run(shutdown.clone()),
         ),
         Box::pin(
             VolumesController::new(
