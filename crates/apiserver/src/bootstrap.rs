@@ -1,6 +1,7 @@
 //! What every cluster has from its start: the system's namespaces, and the `kubernetes` Service
 //! with the server's own address behind it.
 
+use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use axum::body::Body;
@@ -36,62 +37,66 @@ pub struct Addresses {
 impl ApiServer {
     /// Makes what is missing, and puts right what points elsewhere. Runs the server's own chores
     /// until it is closed, too.
-    pub async fn bootstrap(&self, addresses: &Addresses) -> Result<(), BootstrapError> {
-        for name in NAMESPACES {
-            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            self.ensure("/api/v1/namespaces", name, namespace, false).await?;
-        }
-        let endpoint = &addresses.endpoint;
-        self.ensure(
-            "/api/v1/namespaces/default/services",
-            "kubernetes",
-            kubernetes_service(addresses),
-            false,
-        )
-        .await?;
-        let endpoints = json!({
-            "apiVersion": "v1",
-            "kind": "Endpoints",
-            "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": [{
-                "addresses": [{"ip": endpoint.ip()}],
+    pub fn bootstrap<'a>(&'a self, addresses: &'a Addresses) -> BoxFuture<'a, Result<(), BootstrapError>> {
+        Box::pin(async move {
+            for name in NAMESPACES {
+                let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+                self.ensure("/api/v1/namespaces", name, namespace, false).await?;
+            }
+            let endpoint = &addresses.endpoint;
+            self.ensure(
+                "/api/v1/namespaces/default/services",
+                "kubernetes",
+                kubernetes_service(addresses),
+                false,
+            )
+            .await?;
+            let endpoints = json!({
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+                "subsets": [{
+                    "addresses": [{"ip": endpoint.ip()}],
+                    "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
+                }],
+            });
+            self.ensure(
+                "/api/v1/namespaces/default/endpoints",
+                "kubernetes",
+                endpoints,
+                true,
+            )
+            .await?;
+            let slice = json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [endpoint.ip()], "conditions": {"ready": true}}],
                 "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
-            }],
-        });
-        self.ensure(
-            "/api/v1/namespaces/default/endpoints",
-            "kubernetes",
-            endpoints,
-            true,
-        )
-        .await?;
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [endpoint.ip()], "conditions": {"ready": true}}],
-            "ports": [{"name": "https", "port": endpoint.port(), "protocol": "TCP"}],
-        });
-        self.ensure(
-            "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
-            "kubernetes",
-            slice,
-            true,
-        )
-        .await?;
-        self.ensure(
-            "/api/v1/namespaces/kube-system/services",
-            "kube-dns",
-            dns_service(addresses),
-            false,
-        )
-        .await
+            });
+            self.ensure(
+                "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+                "kubernetes",
+                slice,
+                true,
+            )
+            .await?;
+            self.ensure(
+                "/api/v1/namespaces/kube-system/services",
+                "kube-dns",
+                dns_service(addresses),
+                false,
+            )
+            .await
+        })
     }
 
     /// Keeps house until the server is closed.
-    pub async fn run(&self) {
-        self.inner.expire_events().await;
+    pub fn run<'a>(&'a self) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.inner.expire_events().await;
+        })
     }
 
     /// Creates an object that is not there; where it is and `update` says so, makes it like this.

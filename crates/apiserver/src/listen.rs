@@ -1,5 +1,6 @@
 //! Listeners: TLS, HTTP/1.1 and HTTP/2, and who is at the other end.
 
+use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,28 +27,36 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Serves connections of a listener until `shutdown` is cancelled, then lets answers under way
 /// come to their end, for a while. A client certificate that TLS has checked becomes the
 /// [`Identity`](crate::Identity) of the connection's requests.
-pub async fn serve(listener: TcpListener, tls: ServerConfig, router: Router, shutdown: CancellationToken) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let connection = connection(stream, peer, acceptor.clone(), router.clone(), shutdown.clone());
-                connections.spawn(connection);
-            }
-            Err(error) => {
-                // Out of file descriptors, or the peer is gone again: others must not wait for it.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::task::yield_now().await;
+pub fn serve(
+    listener: TcpListener,
+    tls: ServerConfig,
+    router: Router,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection =
+                        connection(stream, peer, acceptor.clone(), router.clone(), shutdown.clone());
+                    connections.spawn(connection);
+                }
+                Err(error) => {
+                    // Out of file descriptors, or the peer is gone again: others must not wait for it.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::task::yield_now().await;
+                }
             }
         }
-    }
-    connections.close();
-    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+        connections.close();
+        let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+    })
 }
 
 async fn connection(

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -41,14 +42,15 @@ macro_rules! informers {
             }
 
             /// Waits until all of them hold all there is.
-            pub async fn synced(&self) {
-                $(self.$field.synced().await;)*
+            pub fn synced(&self) -> BoxFuture<'_, ()> {
+                Box::pin(async move { $(self.$field.synced().await;)* })
             }
         }
     };
 }
 
-/// Something to be run by whoever owns it.
+/// Something to be run by whoever owns it. Boxed where it is made: the code of an `async fn` is compiled by the
+/// crate that runs it, and so all of a controller's would be by the last one.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 informers! {

@@ -17,6 +17,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::Task;
+
 /// Events that may wait to be written; more are dropped, for they tell of trouble, not of state.
 const QUEUE: usize = 4096;
 /// An object's events in a row before they are limited, and then one in this long.
@@ -57,7 +59,7 @@ impl Recorder {
         component: &'static str,
         host: Option<String>,
         shutdown: CancellationToken,
-    ) -> (Recorder, impl Future<Output = ()> + Send + 'static) {
+    ) -> (Recorder, Task) {
         let (records, incoming) = mpsc::channel(QUEUE);
         let source = EventSource {
             component: Some(component.to_owned()),
@@ -69,7 +71,7 @@ impl Recorder {
             seen: HashMap::new(),
             buckets: HashMap::new(),
         };
-        (Recorder { records }, writer.run(incoming, shutdown))
+        (Recorder { records }, Box::pin(writer.run(incoming, shutdown)))
     }
 
     /// Records an event about an object.

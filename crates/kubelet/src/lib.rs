@@ -19,6 +19,7 @@ mod server;
 mod services;
 mod volume;
 
+use futures::future::BoxFuture;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
@@ -86,50 +87,52 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// Makes the agent. It hears of changes from now on, so this comes before the informers run.
-    pub async fn new(config: Config, parts: Parts) -> Result<Kubelet, StartError> {
-        for path in [config.pods_dir(), config.run_pods_dir()] {
-            let failed = |source| StartError::Dir {
-                path: path.clone(),
-                source,
-            };
-            std::fs::create_dir_all(&path).map_err(failed)?;
-            // Volumes are for the containers they are mounted into, not for other users of the machine.
-            std::fs::set_permissions(&path, Permissions::from_mode(0o750)).map_err(failed)?;
-        }
-        let (runtime, events, found) = parts.runtime;
-        let ranges = parts.network.ranges().clone();
-        let zone = Arc::new(Zone::new(ZoneOptions {
-            domain: config.cluster_domain.clone(),
-            name_servers: vec![config.cluster_dns],
-            ranges: vec![ranges.services, ranges.pods],
-        })?);
-        let upstreams = Arc::new(Upstreams::new(config.resolv_conf.upstreams()));
-        let address = SocketAddr::new(config.cluster_dns.into(), 53);
-        let dns = DnsServer::bind(&[address], Arc::clone(&zone), upstreams).await?;
-        let proxy = Proxy::new(&parts.network, tokio::runtime::Handle::current());
-        let services = Services::new(&parts.informers, &config.node_name, proxy, zone);
-        let facts = node::facts(&config);
-        let node = Arc::new(Node {
-            ipam: Mutex::new(Ipam::new(ranges.node_pods)),
-            client: parts.client,
-            informers: parts.informers,
-            recorder: parts.recorder,
-            runtime,
-            images: parts.images,
-            network: parts.network,
-            exits: node::Exits::default(),
-            sessions: server::Sessions::default(),
-            facts,
-            config,
-        });
-        let pods = Pods::new(Arc::clone(&node), found);
-        pods.listen();
-        Ok(Kubelet {
-            node,
-            pods,
-            events,
-            services,
-            dns,
+    pub fn new(config: Config, parts: Parts) -> BoxFuture<'static, Result<Kubelet, StartError>> {
+        Box::pin(async move {
+            for path in [config.pods_dir(), config.run_pods_dir()] {
+                let failed = |source| StartError::Dir {
+                    path: path.clone(),
+                    source,
+                };
+                std::fs::create_dir_all(&path).map_err(failed)?;
+                // Volumes are for the containers they are mounted into, not for other users of the machine.
+                std::fs::set_permissions(&path, Permissions::from_mode(0o750)).map_err(failed)?;
+            }
+            let (runtime, events, found) = parts.runtime;
+            let ranges = parts.network.ranges().clone();
+            let zone = Arc::new(Zone::new(ZoneOptions {
+                domain: config.cluster_domain.clone(),
+                name_servers: vec![config.cluster_dns],
+                ranges: vec![ranges.services, ranges.pods],
+            })?);
+            let upstreams = Arc::new(Upstreams::new(config.resolv_conf.upstreams()));
+            let address = SocketAddr::new(config.cluster_dns.into(), 53);
+            let dns = DnsServer::bind(&[address], Arc::clone(&zone), upstreams).await?;
+            let proxy = Proxy::new(&parts.network, tokio::runtime::Handle::current());
+            let services = Services::new(&parts.informers, &config.node_name, proxy, zone);
+            let facts = node::facts(&config);
+            let node = Arc::new(Node {
+                ipam: Mutex::new(Ipam::new(ranges.node_pods)),
+                client: parts.client,
+                informers: parts.informers,
+                recorder: parts.recorder,
+                runtime,
+                images: parts.images,
+                network: parts.network,
+                exits: node::Exits::default(),
+                sessions: server::Sessions::default(),
+                facts,
+                config,
+            });
+            let pods = Pods::new(Arc::clone(&node), found);
+            pods.listen();
+            Ok(Kubelet {
+                node,
+                pods,
+                events,
+                services,
+                dns,
+            })
         })
     }
 

@@ -3,6 +3,7 @@
 use crate::host;
 use crate::netlink;
 use crate::node::Network;
+use futures::future::BoxFuture;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -20,23 +21,25 @@ impl Network {
     /// # Errors
     /// When the kernel's notices cannot be read. A failed look at the uplinks is logged, and made up for by
     /// the next one.
-    pub async fn follow_uplinks(&self, cancel: CancellationToken) -> io::Result<()> {
-        let socket = subscribe()?;
-        // What happened before the subscription.
-        self.sync_or_log();
-        loop {
-            let received = tokio::select! {
-                received = socket.recv_from_full() => received,
-                () = cancel.cancelled() => return Ok(()),
-            };
-            match received {
-                Ok((datagram, _)) if !leads_out(&datagram) => {}
-                Ok(_) => self.sync_or_log(),
-                // Notices were lost: any of them may have mattered.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => self.sync_or_log(),
-                Err(error) => return Err(error),
+    pub fn follow_uplinks<'a>(&'a self, cancel: CancellationToken) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            let socket = subscribe()?;
+            // What happened before the subscription.
+            self.sync_or_log();
+            loop {
+                let received = tokio::select! {
+                    received = socket.recv_from_full() => received,
+                    () = cancel.cancelled() => return Ok(()),
+                };
+                match received {
+                    Ok((datagram, _)) if !leads_out(&datagram) => {}
+                    Ok(_) => self.sync_or_log(),
+                    // Notices were lost: any of them may have mattered.
+                    Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => self.sync_or_log(),
+                    Err(error) => return Err(error),
+                }
             }
-        }
+        })
     }
 
     fn sync_or_log(&self) {

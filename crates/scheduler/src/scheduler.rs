@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use kube::{Api, Client};
-use stead_informer::{Change, EventType, Informers, Key, Recorder, reference};
+use stead_informer::{Change, EventType, Informers, Key, Recorder, Task, reference};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -69,20 +69,22 @@ impl Scheduler {
 
     /// Works until cancelled. What is being bound then is broken off: the next scheduler finds it as
     /// it is.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = self.informers.synced() => {}
-        }
-        let mut working: JoinSet<()> = JoinSet::new();
-        loop {
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
             tokio::select! {
-                () = shutdown.cancelled() => break,
-                Some(_) = working.join_next() => {}
-                work = self.shared.queue.next() => self.schedule(work, &mut working),
+                () = shutdown.cancelled() => return,
+                () = self.informers.synced() => {}
             }
-        }
-        working.shutdown().await;
+            let mut working: JoinSet<()> = JoinSet::new();
+            loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    Some(_) = working.join_next() => {}
+                    work = self.shared.queue.next() => self.schedule(work, &mut working),
+                }
+            }
+            working.shutdown().await;
+        })
     }
 
     /// Decides about a pod and has that carried out. The decision counts at once.

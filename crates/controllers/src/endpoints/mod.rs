@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, reference, run};
+use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
 use self::apply::{Applier, ApplyError};
@@ -56,22 +56,27 @@ impl EndpointsController {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        self.informers.synced().await;
-        let controller = Arc::clone(&self);
-        let reconcile = move |key: Key| {
-            let controller = Arc::clone(&controller);
-            async move { controller.reconcile(&key).await }
-        };
-        run(
-            "endpoints",
-            self.queue.clone(),
-            WORKERS,
-            shutdown,
-            reconcile,
-            |key| self.recorder.panicked(self.informers.services.get(key).as_deref()),
-        )
-        .await;
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            self.informers.synced().await;
+            let controller = Arc::clone(&self);
+            let reconcile = move |key: Key| {
+                let controller = Arc::clone(&controller);
+                async move { controller.reconcile(&key).await }
+            };
+            run(
+                "endpoints",
+                self.queue.clone(),
+                WORKERS,
+                shutdown,
+                reconcile,
+                |key| {
+                    self.recorder
+                        .panicked(self.informers.services.get(key).as_deref())
+                },
+            )
+            .await;
+        })
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, ApplyError> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use stead_informer::{EventType, Queue, Reconciled, Recorder, run};
+use stead_informer::{EventType, Queue, Reconciled, Recorder, Task, run};
 use tokio_util::sync::CancellationToken;
 
 use self::apply::{CollectError, Hands};
@@ -63,27 +63,29 @@ impl GarbageCollector {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        // What is missing after that is only looked at more closely.
-        let _ = tokio::time::timeout(PATIENCE, self.hands.inventory.synced()).await;
-        let controller = Arc::clone(&self);
-        let look = move |uid: Uid| {
-            let controller = Arc::clone(&controller);
-            async move { controller.look(&uid).await }
-        };
-        run(
-            "garbage-collector",
-            self.queue.clone(),
-            WORKERS,
-            shutdown,
-            look,
-            |uid| {
-                if let Some(node) = lock(&self.graph).get(uid) {
-                    self.recorder.panicked_on(reference(&node));
-                }
-            },
-        )
-        .await;
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            // What is missing after that is only looked at more closely.
+            let _ = tokio::time::timeout(PATIENCE, self.hands.inventory.synced()).await;
+            let controller = Arc::clone(&self);
+            let look = move |uid: Uid| {
+                let controller = Arc::clone(&controller);
+                async move { controller.look(&uid).await }
+            };
+            run(
+                "garbage-collector",
+                self.queue.clone(),
+                WORKERS,
+                shutdown,
+                look,
+                |uid| {
+                    if let Some(node) = lock(&self.graph).get(uid) {
+                        self.recorder.panicked_on(reference(&node));
+                    }
+                },
+            )
+            .await;
+        })
     }
 
     async fn look(&self, uid: &str) -> Result<Reconciled, CollectError> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use stead_informer::{Change, Informer};
+use stead_informer::{Change, Informer, Task};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -107,42 +107,44 @@ impl Inventory {
     }
 
     /// Finds kinds and watches their objects until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut watches: JoinSet<Watched> = JoinSet::new();
-        let mut backoff = BACKOFF_BASE;
-        let mut look_again = None;
-        loop {
-            match kinds::discover(&self.client).await {
-                Ok(kinds) => {
-                    backoff = BACKOFF_BASE;
-                    self.follow(kinds, &mut watches, &shutdown);
-                    self.discovered.send_replace(true);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "discovery failed");
-                    look_again = Some(backoff);
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
-                }
-            }
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            let mut watches: JoinSet<Watched> = JoinSet::new();
+            let mut backoff = BACKOFF_BASE;
+            let mut look_again = None;
             loop {
-                let again = look_again.unwrap_or_default();
-                tokio::select! {
-                    () = shutdown.cancelled() => {
-                        while watches.join_next().await.is_some() {}
-                        return;
+                match kinds::discover(&self.client).await {
+                    Ok(kinds) => {
+                        backoff = BACKOFF_BASE;
+                        self.follow(kinds, &mut watches, &shutdown);
+                        self.discovered.send_replace(true);
                     }
-                    Some(Ok(ended)) = watches.join_next() => self.forget(&ended),
-                    () = self.stale.notified() => {
-                        look_again = Some(SETTLE);
-                        break;
+                    Err(error) => {
+                        tracing::debug!(%error, "discovery failed");
+                        look_again = Some(backoff);
+                        backoff = (backoff * 2).min(BACKOFF_MAX);
                     }
-                    () = tokio::time::sleep(again), if look_again.is_some() => {
-                        look_again = None;
-                        break;
+                }
+                loop {
+                    let again = look_again.unwrap_or_default();
+                    tokio::select! {
+                        () = shutdown.cancelled() => {
+                            while watches.join_next().await.is_some() {}
+                            return;
+                        }
+                        Some(Ok(ended)) = watches.join_next() => self.forget(&ended),
+                        () = self.stale.notified() => {
+                            look_again = Some(SETTLE);
+                            break;
+                        }
+                        () = tokio::time::sleep(again), if look_again.is_some() => {
+                            look_again = None;
+                            break;
+                        }
                     }
                 }
             }
-        }
+        })
     }
 
     /// Starts watching what is new, and stops watching what is not served any more. Kinds of groups

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, Task, run};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -89,22 +89,27 @@ impl NamespacesController {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        self.informers.synced().await;
-        let controller = Arc::clone(&self);
-        let reconcile = move |key: Key| {
-            let controller = Arc::clone(&controller);
-            async move { controller.reconcile(&key).await }
-        };
-        run(
-            "namespaces",
-            self.queue.clone(),
-            WORKERS,
-            shutdown,
-            reconcile,
-            |key| self.recorder.panicked(self.informers.namespaces.get(key).as_deref()),
-        )
-        .await;
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            self.informers.synced().await;
+            let controller = Arc::clone(&self);
+            let reconcile = move |key: Key| {
+                let controller = Arc::clone(&controller);
+                async move { controller.reconcile(&key).await }
+            };
+            run(
+                "namespaces",
+                self.queue.clone(),
+                WORKERS,
+                shutdown,
+                reconcile,
+                |key| {
+                    self.recorder
+                        .panicked(self.informers.namespaces.get(key).as_deref())
+                },
+            )
+            .await;
+        })
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, NamespaceError> {

@@ -18,7 +18,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use serde_json::json;
-use stead_informer::{Informer, Informers, Recorder};
+use stead_informer::{Informer, Informers, Recorder, Task};
 use tokio_util::sync::CancellationToken;
 
 use self::eviction::TaintEviction;
@@ -59,23 +59,25 @@ impl NodesController {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
-        let watching = self
-            .leases
-            .clone()
-            .run(leases, watcher::Config::default(), shutdown.clone());
-        let working = async {
-            self.informers.synced().await;
-            join4(
-                Arc::clone(&self.lifecycle).run(shutdown.clone()),
-                Arc::clone(&self.eviction).run(shutdown.clone()),
-                Arc::clone(&self.podgc).run(shutdown.clone()),
-                shutdown.cancelled(),
-            )
-            .await;
-        };
-        futures::future::join(watching, working).await;
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
+            let watching = self
+                .leases
+                .clone()
+                .run(leases, watcher::Config::default(), shutdown.clone());
+            let working = async {
+                self.informers.synced().await;
+                join4(
+                    Arc::clone(&self.lifecycle).run(shutdown.clone()),
+                    Arc::clone(&self.eviction).run(shutdown.clone()),
+                    Arc::clone(&self.podgc).run(shutdown.clone()),
+                    shutdown.cancelled(),
+                )
+                .await;
+            };
+            futures::future::join(watching, working).await;
+        })
     }
 }
 

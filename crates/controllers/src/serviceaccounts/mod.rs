@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, Task, run};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{ACCOUNT_NAME, is_active, root_certificates};
@@ -63,37 +63,42 @@ impl ServiceAccountsController {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        self.informers.synced().await;
-        let controller = Arc::clone(&self);
-        let furnish = move |key: Key| {
-            let controller = Arc::clone(&controller);
-            async move { controller.furnish(&key).await }
-        };
-        let controller = Arc::clone(&self);
-        let fill = move |key: Key| {
-            let controller = Arc::clone(&controller);
-            async move { controller.fill_secret(&key).await }
-        };
-        join(
-            run(
-                "serviceaccounts",
-                self.namespaces.clone(),
-                WORKERS,
-                shutdown.clone(),
-                furnish,
-                |key| self.recorder.panicked(self.informers.namespaces.get(key).as_deref()),
-            ),
-            run(
-                "serviceaccount-tokens",
-                self.secrets.clone(),
-                WORKERS,
-                shutdown,
-                fill,
-                |key| self.recorder.panicked(self.informers.secrets.get(key).as_deref()),
-            ),
-        )
-        .await;
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            self.informers.synced().await;
+            let controller = Arc::clone(&self);
+            let furnish = move |key: Key| {
+                let controller = Arc::clone(&controller);
+                async move { controller.furnish(&key).await }
+            };
+            let controller = Arc::clone(&self);
+            let fill = move |key: Key| {
+                let controller = Arc::clone(&controller);
+                async move { controller.fill_secret(&key).await }
+            };
+            join(
+                run(
+                    "serviceaccounts",
+                    self.namespaces.clone(),
+                    WORKERS,
+                    shutdown.clone(),
+                    furnish,
+                    |key| {
+                        self.recorder
+                            .panicked(self.informers.namespaces.get(key).as_deref())
+                    },
+                ),
+                run(
+                    "serviceaccount-tokens",
+                    self.secrets.clone(),
+                    WORKERS,
+                    shutdown,
+                    fill,
+                    |key| self.recorder.panicked(self.informers.secrets.get(key).as_deref()),
+                ),
+            )
+            .await;
+        })
     }
 
     /// Makes what a namespace lacks.

@@ -29,7 +29,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
+use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, Task, run};
 use tokio_util::sync::CancellationToken;
 
 use self::adopt::{Relation, controller_of, pod_relation};
@@ -63,19 +63,21 @@ impl StatefulSets {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        self.informers.synced().await;
-        let controller = Arc::clone(&self);
-        let queue = self.queue.clone();
-        let reconcile = move |key: Key| {
-            let controller = Arc::clone(&controller);
-            async move { controller.reconcile(&key).await }
-        };
-        run("statefulset", queue, WORKERS, shutdown, reconcile, |key| {
-            let set = self.informers.stateful_sets.get(key);
-            self.recorder.panicked(set.as_deref());
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            self.informers.synced().await;
+            let controller = Arc::clone(&self);
+            let queue = self.queue.clone();
+            let reconcile = move |key: Key| {
+                let controller = Arc::clone(&controller);
+                async move { controller.reconcile(&key).await }
+            };
+            run("statefulset", queue, WORKERS, shutdown, reconcile, |key| {
+                let set = self.informers.stateful_sets.get(key);
+                self.recorder.panicked(set.as_deref());
+            })
+            .await;
         })
-        .await;
     }
 
     fn wrote(&self, key: &Key) -> Arc<Wrote> {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use futures::future::join3;
 use kube::Client;
-use stead_informer::{Informers, Recorder};
+use stead_informer::{Informers, Recorder, Task};
 use tokio_util::sync::CancellationToken;
 
 use self::binder::Binder;
@@ -64,13 +64,15 @@ impl VolumesController {
     }
 
     /// Works until cancelled.
-    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        self.informers.synced().await;
-        join3(
-            default_class::ensure(&self.client, &self.informers, &shutdown),
-            Arc::clone(&self.binder).run(shutdown.clone()),
-            Arc::clone(&self.protection).run(shutdown.clone()),
-        )
-        .await;
+    pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            self.informers.synced().await;
+            join3(
+                default_class::ensure(&self.client, &self.informers, &shutdown),
+                Arc::clone(&self.binder).run(shutdown.clone()),
+                Arc::clone(&self.protection).run(shutdown.clone()),
+            )
+            .await;
+        })
     }
 }

@@ -20,6 +20,7 @@ mod zone;
 pub use forward::Upstreams;
 pub use zone::{HeadlessEndpoint, InvalidDomain, Port, ServiceRecords, Zone, ZoneOptions};
 
+use futures::future::BoxFuture;
 use handler::Handler;
 use std::io;
 use std::net::SocketAddr;
@@ -62,36 +63,38 @@ impl DnsServer {
     ///
     /// # Errors
     /// When an address cannot be bound; then none is served.
-    pub async fn bind(
-        addresses: &[SocketAddr],
+    pub fn bind<'a>(
+        addresses: &'a [SocketAddr],
         zone: Arc<Zone>,
         upstreams: Arc<Upstreams>,
-    ) -> Result<Self, BindError> {
-        let mut sockets = Vec::new();
-        for &address in addresses {
-            let failed = |protocol| {
-                move |source| BindError {
+    ) -> BoxFuture<'a, Result<Self, BindError>> {
+        Box::pin(async move {
+            let mut sockets = Vec::new();
+            for &address in addresses {
+                let failed = |protocol| {
+                    move |source| BindError {
+                        address,
+                        protocol,
+                        source,
+                    }
+                };
+                let udp = UdpSocket::bind(address).await.map_err(failed("udp"))?;
+                // With port 0, the port that UDP got.
+                let address = udp.local_addr().map_err(failed("udp"))?;
+                sockets.push((
                     address,
-                    protocol,
-                    source,
-                }
-            };
-            let udp = UdpSocket::bind(address).await.map_err(failed("udp"))?;
-            // With port 0, the port that UDP got.
-            let address = udp.local_addr().map_err(failed("udp"))?;
-            sockets.push((
-                address,
-                udp,
-                TcpListener::bind(address).await.map_err(failed("tcp"))?,
-            ));
-        }
-        let addresses: Vec<_> = sockets.iter().map(|(address, ..)| *address).collect();
-        let mut server = hickory_server::Server::new(Handler::new(zone, upstreams, addresses.clone()));
-        for (_, udp, tcp) in sockets {
-            server.register_socket(udp);
-            server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS);
-        }
-        Ok(Self { addresses, server })
+                    udp,
+                    TcpListener::bind(address).await.map_err(failed("tcp"))?,
+                ));
+            }
+            let addresses: Vec<_> = sockets.iter().map(|(address, ..)| *address).collect();
+            let mut server = hickory_server::Server::new(Handler::new(zone, upstreams, addresses.clone()));
+            for (_, udp, tcp) in sockets {
+                server.register_socket(udp);
+                server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS);
+            }
+            Ok(Self { addresses, server })
+        })
     }
 
     /// The addresses that are served, with the ports the kernel chose where port 0 was asked for.
@@ -103,11 +106,13 @@ impl DnsServer {
     ///
     /// # Errors
     /// When a socket breaks.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), ServeError> {
-        let ended = tokio::select! {
-            ended = self.server.block_until_done() => ended,
-            () = cancel.cancelled() => self.server.shutdown_gracefully().await,
-        };
-        ended.map_err(|error| ServeError(error.to_string()))
+    pub fn run(mut self, cancel: CancellationToken) -> BoxFuture<'static, Result<(), ServeError>> {
+        Box::pin(async move {
+            let ended = tokio::select! {
+                ended = self.server.block_until_done() => ended,
+                () = cancel.cancelled() => self.server.shutdown_gracefully().await,
+            };
+            ended.map_err(|error| ServeError(error.to_string()))
+        })
     }
 }

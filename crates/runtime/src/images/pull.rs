@@ -4,6 +4,7 @@
 //! and unpacked when it has arrived. What the registry sends is verified against the digests of the
 //! manifest, and each unpacked layer against the configuration, whose digest is the image's id.
 
+use futures::future::BoxFuture;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -121,20 +122,22 @@ impl ImageStore {
     ///
     /// Cancelled, it leaves at most layers that are complete, which go with the next image that is removed,
     /// or when the store is opened.
-    pub async fn pull(
-        self: &Arc<Self>,
-        reference: &Reference,
-        options: &PullOptions,
-    ) -> Result<Digest, PullError> {
-        let reference = reference.resolved();
-        let pull = Pull::new(Arc::clone(self), reference, options)?;
-        let pulled = pull.run(options).await;
-        if pulled.is_err() {
-            // Layers that arrived before one that did not.
-            let store = Arc::clone(self);
-            blocking(move || store.collect_garbage()).await?;
-        }
-        pulled
+    pub fn pull<'a>(
+        self: &'a Arc<Self>,
+        reference: &'a Reference,
+        options: &'a PullOptions,
+    ) -> BoxFuture<'a, Result<Digest, PullError>> {
+        Box::pin(async move {
+            let reference = reference.resolved();
+            let pull = Pull::new(Arc::clone(self), reference, options)?;
+            let pulled = pull.run(options).await;
+            if pulled.is_err() {
+                // Layers that arrived before one that did not.
+                let store = Arc::clone(self);
+                blocking(move || store.collect_garbage()).await?;
+            }
+            pulled
+        })
     }
 }
 

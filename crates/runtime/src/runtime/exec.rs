@@ -1,5 +1,6 @@
 //! Running further processes in a container, and attaching to its first one.
 
+use futures::future::BoxFuture;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -172,146 +173,162 @@ pub struct Attach {
 
 impl Pod {
     /// Runs a process in a container.
-    pub async fn exec(&self, container: &str, config: ExecConfig) -> Result<Exec, ExecError> {
-        let info = self.container(container);
-        let info = info.ok_or_else(|| PodError::NotFound(format!("no container {container}")))?;
-        if !info.is_running() {
-            return Err(PodError::State(format!("container {container} is not running")).into());
-        }
-        let tty = config.tty;
-        let (stdin, stdout, stderr) = (config.stdin, config.stdout, config.stderr);
-        let (process, uid) = self.process_document(container, config).await?;
-        let ends = if tty {
-            Ends::default()
-        } else {
-            Ends::new(stdin, stdout, stderr, uid)?
-        };
-        let request = Op::Exec(ExecRequest {
-            container: container.to_owned(),
-            tty,
-            cgroup_tasks: self
-                .cgroup_tasks(container)
-                .map_err(|e| PodError::Request(e.to_string()))?,
-            oom_score_adj: self.oom_score_adj(container),
-        });
-        let fds: Vec<_> = [self.mount_namespace(), process.as_fd()]
-            .into_iter()
-            .chain(ends.theirs.iter().map(AsFd::as_fd))
-            .collect();
-        let connection = self.connection();
-        let (id, master, exit) = connection.exec(request, &fds).await?;
-        // Or their ends would never be closed.
-        drop(ends.theirs);
-        let mut exec = Exec {
-            stdin: None,
-            stdout: None,
-            stderr: None,
-            terminal: None,
-            id,
-            connection,
-            exit,
-        };
-        if let Some(master) = master {
-            let terminal = Terminal::new(master).map_err(ExecError::Prepare)?;
-            exec.stdin = stdin.then(|| Input::terminal(&terminal));
-            exec.stdout = stdout.then(|| Output::terminal(&terminal));
-            exec.terminal = Some(terminal);
-        } else {
-            exec.stdin = ends
-                .stdin
-                .map(Input::pipe)
-                .transpose()
-                .map_err(ExecError::Prepare)?;
-            exec.stdout = ends
-                .stdout
-                .map(Output::pipe)
-                .transpose()
-                .map_err(ExecError::Prepare)?;
-            exec.stderr = ends
-                .stderr
-                .map(Output::pipe)
-                .transpose()
-                .map_err(ExecError::Prepare)?;
-        }
-        Ok(exec)
+    pub fn exec<'a>(
+        &'a self,
+        container: &'a str,
+        config: ExecConfig,
+    ) -> BoxFuture<'a, Result<Exec, ExecError>> {
+        Box::pin(async move {
+            let info = self.container(container);
+            let info = info.ok_or_else(|| PodError::NotFound(format!("no container {container}")))?;
+            if !info.is_running() {
+                return Err(PodError::State(format!("container {container} is not running")).into());
+            }
+            let tty = config.tty;
+            let (stdin, stdout, stderr) = (config.stdin, config.stdout, config.stderr);
+            let (process, uid) = self.process_document(container, config).await?;
+            let ends = if tty {
+                Ends::default()
+            } else {
+                Ends::new(stdin, stdout, stderr, uid)?
+            };
+            let request = Op::Exec(ExecRequest {
+                container: container.to_owned(),
+                tty,
+                cgroup_tasks: self
+                    .cgroup_tasks(container)
+                    .map_err(|e| PodError::Request(e.to_string()))?,
+                oom_score_adj: self.oom_score_adj(container),
+            });
+            let fds: Vec<_> = [self.mount_namespace(), process.as_fd()]
+                .into_iter()
+                .chain(ends.theirs.iter().map(AsFd::as_fd))
+                .collect();
+            let connection = self.connection();
+            let (id, master, exit) = connection.exec(request, &fds).await?;
+            // Or their ends would never be closed.
+            drop(ends.theirs);
+            let mut exec = Exec {
+                stdin: None,
+                stdout: None,
+                stderr: None,
+                terminal: None,
+                id,
+                connection,
+                exit,
+            };
+            if let Some(master) = master {
+                let terminal = Terminal::new(master).map_err(ExecError::Prepare)?;
+                exec.stdin = stdin.then(|| Input::terminal(&terminal));
+                exec.stdout = stdout.then(|| Output::terminal(&terminal));
+                exec.terminal = Some(terminal);
+            } else {
+                exec.stdin = ends
+                    .stdin
+                    .map(Input::pipe)
+                    .transpose()
+                    .map_err(ExecError::Prepare)?;
+                exec.stdout = ends
+                    .stdout
+                    .map(Output::pipe)
+                    .transpose()
+                    .map_err(ExecError::Prepare)?;
+                exec.stderr = ends
+                    .stderr
+                    .map(Output::pipe)
+                    .transpose()
+                    .map_err(ExecError::Prepare)?;
+            }
+            Ok(exec)
+        })
     }
 
     /// Runs a process to its end, as probes do. Up to `max_bytes` of each output are kept. After `timeout`
     /// it is killed.
-    pub async fn exec_sync(
-        &self,
-        container: &str,
+    pub fn exec_sync<'a>(
+        &'a self,
+        container: &'a str,
         config: ExecConfig,
         timeout: Option<Duration>,
         max_bytes: usize,
-    ) -> Result<ExecOutput, ExecSyncError> {
-        let command = config.command.join(" ");
-        let mut exec = self.exec(container, config).await?;
-        exec.stdin = None;
-        let mut stdout = Collected::new(exec.stdout.take(), max_bytes);
-        let mut stderr = Collected::new(exec.stderr.take(), max_bytes);
-        let finished = async {
-            loop {
-                tokio::select! {
-                    exit_code = exec.wait() => return exit_code,
-                    () = stdout.more() => {}
-                    () = stderr.more() => {}
+    ) -> BoxFuture<'a, Result<ExecOutput, ExecSyncError>> {
+        Box::pin(async move {
+            let command = config.command.join(" ");
+            let mut exec = self.exec(container, config).await?;
+            exec.stdin = None;
+            let mut stdout = Collected::new(exec.stdout.take(), max_bytes);
+            let mut stderr = Collected::new(exec.stderr.take(), max_bytes);
+            let finished = async {
+                loop {
+                    tokio::select! {
+                        exit_code = exec.wait() => return exit_code,
+                        () = stdout.more() => {}
+                        () = stderr.more() => {}
+                    }
                 }
-            }
-        };
-        let exit_code = match timeout {
-            None => finished.await,
-            Some(timeout) => match tokio::time::timeout(timeout, finished).await {
-                Ok(exit_code) => exit_code,
-                Err(_) => {
-                    // It may have ended in this moment, and the pod with it.
-                    let _ = exec.signal(libc::SIGKILL).await;
-                    return Err(ExecSyncError::TimedOut(command));
-                }
-            },
-        };
-        let exit_code = exit_code.map_err(ExecError::from)?;
-        // A process left in the background may hold the outputs open for ever.
-        Ok(ExecOutput {
-            exit_code,
-            stdout: stdout.rest(),
-            stderr: stderr.rest(),
+            };
+            let exit_code = match timeout {
+                None => finished.await,
+                Some(timeout) => match tokio::time::timeout(timeout, finished).await {
+                    Ok(exit_code) => exit_code,
+                    Err(_) => {
+                        // It may have ended in this moment, and the pod with it.
+                        let _ = exec.signal(libc::SIGKILL).await;
+                        return Err(ExecSyncError::TimedOut(command));
+                    }
+                },
+            };
+            let exit_code = exit_code.map_err(ExecError::from)?;
+            // A process left in the background may hold the outputs open for ever.
+            Ok(ExecOutput {
+                exit_code,
+                stdout: stdout.rest(),
+                stderr: stderr.rest(),
+            })
         })
     }
 
     /// Connects to a container's first process.
-    pub async fn attach(&self, container: &str, config: AttachConfig) -> Result<Attach, ExecError> {
-        let info = self.container(container);
-        let info = info.ok_or_else(|| PodError::NotFound(format!("no container {container}")))?;
-        let stderr = config.stderr && !info.tty;
-        let pipe = |wanted: bool| wanted.then(pipe_ends).transpose().map_err(ExecError::Prepare);
-        let (out, err) = (pipe(config.stdout)?, pipe(stderr)?);
-        let op = Op::Attach {
-            container: container.to_owned(),
-            stdin: config.stdin,
-            stdout: config.stdout,
-            stderr,
-        };
-        let fds: Vec<_> = [&out, &err]
-            .into_iter()
-            .flatten()
-            .map(|(_, write)| write.as_fd())
-            .collect();
-        let stdin = self.connection().order(op, &fds).await?;
-        let stdin = match stdin {
-            Some(fd) if info.tty => Some(Input::terminal(&Terminal::new(fd).map_err(ExecError::Prepare)?)),
-            Some(fd) => Some(Input::pipe(fd).map_err(ExecError::Prepare)?),
-            None => None,
-        };
-        let output = |ends: Option<(OwnedFd, OwnedFd)>| {
-            ends.map(|(read, _)| Output::pipe(read))
-                .transpose()
-                .map_err(ExecError::Prepare)
-        };
-        Ok(Attach {
-            stdin,
-            stdout: output(out)?,
-            stderr: output(err)?,
+    pub fn attach<'a>(
+        &'a self,
+        container: &'a str,
+        config: AttachConfig,
+    ) -> BoxFuture<'a, Result<Attach, ExecError>> {
+        Box::pin(async move {
+            let info = self.container(container);
+            let info = info.ok_or_else(|| PodError::NotFound(format!("no container {container}")))?;
+            let stderr = config.stderr && !info.tty;
+            let pipe = |wanted: bool| wanted.then(pipe_ends).transpose().map_err(ExecError::Prepare);
+            let (out, err) = (pipe(config.stdout)?, pipe(stderr)?);
+            let op = Op::Attach {
+                container: container.to_owned(),
+                stdin: config.stdin,
+                stdout: config.stdout,
+                stderr,
+            };
+            let fds: Vec<_> = [&out, &err]
+                .into_iter()
+                .flatten()
+                .map(|(_, write)| write.as_fd())
+                .collect();
+            let stdin = self.connection().order(op, &fds).await?;
+            let stdin = match stdin {
+                Some(fd) if info.tty => {
+                    Some(Input::terminal(&Terminal::new(fd).map_err(ExecError::Prepare)?))
+                }
+                Some(fd) => Some(Input::pipe(fd).map_err(ExecError::Prepare)?),
+                None => None,
+            };
+            let output = |ends: Option<(OwnedFd, OwnedFd)>| {
+                ends.map(|(read, _)| Output::pipe(read))
+                    .transpose()
+                    .map_err(ExecError::Prepare)
+            };
+            Ok(Attach {
+                stdin,
+                stdout: output(out)?,
+                stderr: output(err)?,
+            })
         })
     }
 

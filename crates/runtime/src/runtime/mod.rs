@@ -22,6 +22,7 @@ mod pod;
 mod shim;
 mod stream;
 
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -75,13 +76,15 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 ///
 /// # Errors
 /// When one cannot be removed.
-pub async fn remove_cgroups(name: &str) -> Result<(), OpenError> {
-    let mountinfo = fs::read_to_string(MOUNTINFO).map_err(|source| OpenError::File {
-        action: "read",
-        path: MOUNTINFO.into(),
-        source,
-    })?;
-    Ok(Cgroups::remove_all(name, Path::new(CGROUPS), &mountinfo).await?)
+pub fn remove_cgroups<'a>(name: &'a str) -> BoxFuture<'a, Result<(), OpenError>> {
+    Box::pin(async move {
+        let mountinfo = fs::read_to_string(MOUNTINFO).map_err(|source| OpenError::File {
+            action: "read",
+            path: MOUNTINFO.into(),
+            source,
+        })?;
+        Ok(Cgroups::remove_all(name, Path::new(CGROUPS), &mountinfo).await?)
+    })
 }
 
 /// The engine. Cheap to clone.
@@ -267,14 +270,19 @@ impl Runtime {
     ///
     /// Returns when nothing is left of a pod that is reported as dead. One engine at a time may use these
     /// directories; the image store's lock sees to that.
-    pub async fn open(config: Config, images: Arc<ImageStore>) -> Result<(Self, Events, Found), OpenError> {
-        let (events, receiver) = mpsc::unbounded_channel();
-        let shared = blocking(move || Shared::open(config, images, events)).await?;
-        let runtime = Self {
-            shared: Arc::new(shared),
-        };
-        let found = runtime.adopt().await?;
-        Ok((runtime, Events(receiver), found))
+    pub fn open(
+        config: Config,
+        images: Arc<ImageStore>,
+    ) -> BoxFuture<'static, Result<(Self, Events, Found), OpenError>> {
+        Box::pin(async move {
+            let (events, receiver) = mpsc::unbounded_channel();
+            let shared = blocking(move || Shared::open(config, images, events)).await?;
+            let runtime = Self {
+                shared: Arc::new(shared),
+            };
+            let found = runtime.adopt().await?;
+            Ok((runtime, Events(receiver), found))
+        })
     }
 
     /// The pods that are alive.
@@ -290,44 +298,50 @@ impl Runtime {
     /// Makes a pod without containers. What a dead pod of this uid has left is removed first.
     ///
     /// Cancelled, the pod may come into being all the same; it is then found by [`Self::pod`].
-    pub async fn create_pod(&self, config: PodConfig) -> Result<Pod, CreatePodError> {
-        let shared = Arc::clone(&self.shared);
-        let created = self
-            .shared
-            .tasks
-            .spawn(async move { shared.create_pod(config).await });
-        created
-            .await
-            .unwrap_or_else(|error| Err(CreatePodError::Talk(error.to_string())))
+    pub fn create_pod<'a>(&'a self, config: PodConfig) -> BoxFuture<'a, Result<Pod, CreatePodError>> {
+        Box::pin(async move {
+            let shared = Arc::clone(&self.shared);
+            let created = self
+                .shared
+                .tasks
+                .spawn(async move { shared.create_pod(config).await });
+            created
+                .await
+                .unwrap_or_else(|error| Err(CreatePodError::Talk(error.to_string())))
+        })
     }
 
     /// Removes what is left of a pod that is not alive. That nothing is left is no error.
-    pub async fn remove_dead(&self, uid: &str) -> Result<(), CreatePodError> {
-        if self.pod(uid).is_some() {
-            return Err(CreatePodError::Exists(uid.to_owned()));
-        }
-        self.shared.clear(uid).await
+    pub fn remove_dead<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), CreatePodError>> {
+        Box::pin(async move {
+            if self.pod(uid).is_some() {
+                return Err(CreatePodError::Exists(uid.to_owned()));
+            }
+            self.shared.clear(uid).await
+        })
     }
 
     /// Lets go of all pods, which live on, after waiting for what is under way. Another engine can then adopt
     /// them.
-    pub async fn close(self) {
-        let shared = &self.shared;
-        shared.tasks.close();
-        // A shim that hangs does not keep the server: what it was asked for is given up, and the next engine
-        // finds out what came of it.
-        if tokio::time::timeout(UNDER_WAY, shared.tasks.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("a pod's shim does not answer; it is left to the next server");
-        }
-        shared.closing.cancel();
-        shared.attending.close();
-        shared.attending.wait().await;
-        shared.tasks.wait().await;
-        // The pods know of the runtime, and it of them.
-        shared.pods().clear();
+    pub fn close(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let shared = &self.shared;
+            shared.tasks.close();
+            // A shim that hangs does not keep the server: what it was asked for is given up, and the next engine
+            // finds out what came of it.
+            if tokio::time::timeout(UNDER_WAY, shared.tasks.wait())
+                .await
+                .is_err()
+            {
+                tracing::warn!("a pod's shim does not answer; it is left to the next server");
+            }
+            shared.closing.cancel();
+            shared.attending.close();
+            shared.attending.wait().await;
+            shared.tasks.wait().await;
+            // The pods know of the runtime, and it of them.
+            shared.pods().clear();
+        })
     }
 
     async fn adopt(&self) -> Result<Found, OpenError> {

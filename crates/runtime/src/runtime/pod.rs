@@ -8,6 +8,7 @@ mod adopt;
 mod starts;
 mod task;
 
+use futures::future::BoxFuture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -336,42 +337,48 @@ impl Pod {
     }
 
     /// Removes a container that has ended: its own layer, its cgroup, what is known of it; not its log.
-    pub async fn remove_container(&self, id: &str) -> Result<(), PodError> {
-        if self.container(id).is_some_and(|info| info.is_running()) {
-            return Err(PodError::Running(id.to_owned()));
-        }
-        match self
-            .order(Op::Remove {
-                container: id.to_owned(),
-            })
-            .await
-        {
-            // With its shim, the container has gone from there as well.
-            Ok(()) | Err(PodError::Ended) => {}
-            Err(error) => return Err(error),
-        }
-        self.state().remove(id);
-        if let Err(error) = self.discard(id).await {
-            tracing::warn!(pod = self.uid(), %error, "something is left of a container that was removed");
-        }
-        Ok(())
+    pub fn remove_container<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), PodError>> {
+        Box::pin(async move {
+            if self.container(id).is_some_and(|info| info.is_running()) {
+                return Err(PodError::Running(id.to_owned()));
+            }
+            match self
+                .order(Op::Remove {
+                    container: id.to_owned(),
+                })
+                .await
+            {
+                // With its shim, the container has gone from there as well.
+                Ok(()) | Err(PodError::Ended) => {}
+                Err(error) => return Err(error),
+            }
+            self.state().remove(id);
+            if let Err(error) = self.discard(id).await {
+                tracing::warn!(pod = self.uid(), %error, "something is left of a container that was removed");
+            }
+            Ok(())
+        })
     }
 
     /// Kills what runs, and ends the pod. Its description and its containers' stay until [`Self::remove`].
-    pub async fn stop(&self) -> Result<(), PodError> {
-        match self.order(Op::Shutdown).await {
-            Ok(()) | Err(PodError::Ended) => {}
-            Err(error) => return Err(error),
-        }
-        self.ended().await;
-        Ok(())
+    pub fn stop<'a>(&'a self) -> BoxFuture<'a, Result<(), PodError>> {
+        Box::pin(async move {
+            match self.order(Op::Shutdown).await {
+                Ok(()) | Err(PodError::Ended) => {}
+                Err(error) => return Err(error),
+            }
+            self.ended().await;
+            Ok(())
+        })
     }
 
     /// Ends the pod and removes everything of it but the logs.
-    pub async fn remove(&self) -> Result<(), PodError> {
-        self.stop().await?;
-        let cleared = self.inner.shared.clear(self.uid()).await;
-        cleared.map_err(|error| PodError::Request(error.to_string()))
+    pub fn remove<'a>(&'a self) -> BoxFuture<'a, Result<(), PodError>> {
+        Box::pin(async move {
+            self.stop().await?;
+            let cleared = self.inner.shared.clear(self.uid()).await;
+            cleared.map_err(|error| PodError::Request(error.to_string()))
+        })
     }
 
     async fn order(&self, op: Op) -> Result<(), PodError> {

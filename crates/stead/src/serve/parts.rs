@@ -73,77 +73,63 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
     let mut recorders: Vec<Task> = Vec::new();
     let mut recorder = |client: &Client, component: &'static str, host: Option<String>| {
         let (recorder, task) = Recorder::new(client.clone(), component, host, shutdown.clone());
-        recorders.push(Box::pin(task));
+        recorders.push(task);
         recorder
     };
 
     let manager = client(router, Identity::new("system:kube-controller-manager", [""; 0]));
     let inventory = Inventory::new(manager.clone());
     let mut tasks: Vec<Task> = vec![
-        Box::pin(
-            StatefulSets::new(
-                manager.clone(),
-                &informers,
-                recorder(&manager, "statefulset-controller", None),
-            )
-            .run(shutdown.clone()),
-        ),
-        Box::pin(
-            EndpointsController::new(
-                manager.clone(),
-                &informers,
-                recorder(&manager, "endpoint-controller", None),
-            )
-            .run(shutdown.clone()),
-        ),
-        Box::pin(
-            GarbageCollector::new(
-                manager.clone(),
-                &inventory,
-                recorder(&manager, "garbage-collector-controller", None),
-            )
-            .run(shutdown.clone()),
-        ),
-        Box::pin(
-            NamespacesController::new(
-                manager.clone(),
-                &informers,
-                &inventory,
-                recorder(&manager, "namespace-controller", None),
-            )
-            .run(shutdown.clone()),
-        ),
-        Box::pin(
-            NodesController::new(
-                manager.clone(),
-                &informers,
-                recorder(&manager, "node-controller", None),
-            )
-            .run(shutdown.clone()),
-        ),
-        Box::pin(
-            ServiceAccountsController::new(
-                manager.clone(),
-                &informers,
-                pki.ca_pem().to_owned(),
-                recorder(&manager, "serviceaccount-controller", None),
-            )
-            .run(shutdown.clone()),
-        ),
-        Box::pin(
-            VolumesController::new(
-                manager.clone(),
-                &informers,
-                recorder(&manager, "persistentvolume-controller", None),
-                Some(LocalVolumes {
-                    node: cluster.node.clone(),
-                    directory: place.volumes(),
-                }),
-            )
-            .run(shutdown.clone()),
-        ),
+        StatefulSets::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "statefulset-controller", None),
+        )
+        .run(shutdown.clone()),
+        EndpointsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "endpoint-controller", None),
+        )
+        .run(shutdown.clone()),
+        GarbageCollector::new(
+            manager.clone(),
+            &inventory,
+            recorder(&manager, "garbage-collector-controller", None),
+        )
+        .run(shutdown.clone()),
+        NamespacesController::new(
+            manager.clone(),
+            &informers,
+            &inventory,
+            recorder(&manager, "namespace-controller", None),
+        )
+        .run(shutdown.clone()),
+        NodesController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "node-controller", None),
+        )
+        .run(shutdown.clone()),
+        ServiceAccountsController::new(
+            manager.clone(),
+            &informers,
+            pki.ca_pem().to_owned(),
+            recorder(&manager, "serviceaccount-controller", None),
+        )
+        .run(shutdown.clone()),
+        VolumesController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "persistentvolume-controller", None),
+            Some(LocalVolumes {
+                node: cluster.node.clone(),
+                directory: place.volumes(),
+            }),
+        )
+        .run(shutdown.clone()),
     ];
-    tasks.push(Box::pin(Arc::clone(&inventory).run(shutdown.clone())));
+    tasks.push(Arc::clone(&inventory).run(shutdown.clone()));
 
     let scheduling = client(router, Identity::new("system:kube-scheduler", [""; 0]));
     let scheduler = Scheduler::new(
@@ -151,7 +137,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         &informers,
         recorder(&scheduling, "default-scheduler", None),
     );
-    tasks.push(Box::pin(scheduler.run(shutdown.clone())));
+    tasks.push(scheduler.run(shutdown.clone()));
 
     let node = client(
         router,

@@ -5,6 +5,7 @@
 //! container is killed, its name stays taken until that is done, and should the shim tell of the container
 //! later, it is removed there too. So there is never a second container of the same name beside it.
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Container, ContainerInfo, ContainerState, Pod, Starting, State};
@@ -23,25 +24,30 @@ impl Pod {
     /// Creates a container and starts it.
     ///
     /// Cancelled, the container may start all the same; it is then found by [`Self::containers`].
-    pub async fn start_container(&self, config: ContainerConfig) -> Result<ContainerInfo, StartError> {
-        let (pod, id) = (self.clone(), new_id());
-        let started_id = id.clone();
-        let started = self.inner.shared.tasks.spawn(async move {
-            pod.finish_blocked(&config.name).await;
-            pod.state().reserve(&id, &config.name)?;
-            match pod.start(&id, config).await {
-                Ok(container) => Ok(pod.started(container)),
-                Err(error) => {
-                    pod.abandon(&id).await;
-                    Err(error)
+    pub fn start_container<'a>(
+        &'a self,
+        config: ContainerConfig,
+    ) -> BoxFuture<'a, Result<ContainerInfo, StartError>> {
+        Box::pin(async move {
+            let (pod, id) = (self.clone(), new_id());
+            let started_id = id.clone();
+            let started = self.inner.shared.tasks.spawn(async move {
+                pod.finish_blocked(&config.name).await;
+                pod.state().reserve(&id, &config.name)?;
+                match pod.start(&id, config).await {
+                    Ok(container) => Ok(pod.started(container)),
+                    Err(error) => {
+                        pod.abandon(&id).await;
+                        Err(error)
+                    }
                 }
-            }
-        });
-        started.await.unwrap_or_else(|error| {
-            self.state().block(&started_id);
-            Err(StartError::Failed {
-                id: started_id,
-                message: error.to_string(),
+            });
+            started.await.unwrap_or_else(|error| {
+                self.state().block(&started_id);
+                Err(StartError::Failed {
+                    id: started_id,
+                    message: error.to_string(),
+                })
             })
         })
     }
