@@ -35,9 +35,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// The error itself, not one that lies behind it: a connection to the server that breaks is no success.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn only_output_that_nobody_reads_is_no_failure() {
+        let broken = || Error::from(ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&anyhow::Error::from(broken())));
+        assert!(!is_broken_pipe(
+            &anyhow::Error::from(Error::other(broken())).context("load")
+        ));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("other")));
+    }
 }

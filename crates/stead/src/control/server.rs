@@ -140,9 +140,15 @@ async fn images(State(controls): State<Controls>) -> Json<Vec<ImageRow>> {
 /// Loads the archive that the body is; answers with the names that it has given.
 async fn load(State(controls): State<Controls>, request: Request) -> Result<Json<Vec<ImageRow>>, Refused> {
     let body = request.into_body().into_data_stream().map_err(io::Error::other);
-    let archive = SyncIoBridge::new(StreamReader::new(body));
+    let mut archive = SyncIoBridge::new(StreamReader::new(body));
     let images = controls.images;
-    let loaded = tokio::task::spawn_blocking(move || images.load(archive, &LoadOptions::default())).await;
+    let loaded = tokio::task::spawn_blocking(move || {
+        let loaded = images.load(&mut archive, &LoadOptions::default());
+        // Whoever sends hears the answer only when all has been taken; an archive may end before its file does.
+        io::copy(&mut archive, &mut io::sink())?;
+        anyhow::Ok(loaded?)
+    });
+    let loaded = loaded.await;
     let loaded = loaded
         .map_err(|error| refused(&error))?
         .map_err(|error| refused(&error))?;
