@@ -369,7 +369,8 @@ mod tests {
     fn a_handler_that_panics_misses_one_change() {
         let informer = Informer::<ConfigMap>::new();
         let heard = Arc::new(Mutex::new(Vec::new()));
-        informer.on_change(|change| assert!(change.object().metadata.name.as_deref() != Some("bad"), "planted"));
+        informer
+            .on_change(|change| assert!(change.object().metadata.name.as_deref() != Some("bad"), "planted"));
         let log = Arc::clone(&heard);
         informer.on_change(move |change| {
             let key = Key::of(&**change.object());

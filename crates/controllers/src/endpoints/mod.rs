@@ -69,7 +69,10 @@ impl EndpointsController {
             WORKERS,
             shutdown,
             reconcile,
-            |key| self.recorder.panicked(self.informers.services.get(key).as_deref()),
+            |key| {
+                self.recorder
+                    .panicked(self.informers.services.get(key).as_deref())
+            },
         )
         .await;
     }

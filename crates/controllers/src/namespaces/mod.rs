@@ -102,7 +102,10 @@ impl NamespacesController {
             WORKERS,
             shutdown,
             reconcile,
-            |key| self.recorder.panicked(self.informers.namespaces.get(key).as_deref()),
+            |key| {
+                self.recorder
+                    .panicked(self.informers.namespaces.get(key).as_deref())
+            },
         )
         .await;
     }

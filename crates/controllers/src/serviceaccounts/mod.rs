@@ -82,7 +82,10 @@ impl ServiceAccountsController {
                 WORKERS,
                 shutdown.clone(),
                 furnish,
-                |key| self.recorder.panicked(self.informers.namespaces.get(key).as_deref()),
+                |key| {
+                    self.recorder
+                        .panicked(self.informers.namespaces.get(key).as_deref())
+                },
             ),
             run(
                 "serviceaccount-tokens",
