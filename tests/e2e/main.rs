@@ -7,12 +7,14 @@ mod disks;
 mod faults;
 mod footprint;
 mod lifecycle;
+mod malformed;
 mod manifests;
 mod mistakes;
 mod network;
 mod pods;
 mod replays;
 mod replays_of_sets;
+mod servers;
 mod slow_clients;
 mod statefulsets;
 mod streams;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         commands::TESTS,
         network::TESTS,
         mistakes::TESTS,
+        malformed::TESTS,
+        servers::TESTS,
         crashes::TESTS,
         disks::TESTS,
         faults::TESTS,
