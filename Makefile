@@ -92,8 +92,12 @@ bench: packages build ## measure speed and memory; BENCH has options (--trace, -
 test: lint unit e2e ## all of these
 
 ROUNDS ?= 50
+KILLS ?= 2000
 
 .PHONY: soak
-soak: packages build ## tests of crashes and faults (ROUNDS=50 kills of the server; the seed is printed)
-	@export STEAD_SOAK=1 STEAD_CHURN_ROUNDS=$(ROUNDS)
-	cargo test --release --workspace --test e2e -- --test-threads 1
+soak: packages build ## crashes and faults, for longer (ROUNDS=50 kills of the server, KILLS=2000 of the store)
+	@export STEAD_CHURN_ROUNDS=$(ROUNDS) STEAD_KILL_ROUNDS=$(KILLS)
+	cargo test --release --workspace --test kill --test containers
+	for tests in crash: disks: faults: servers:; do
+	    cargo test --release --workspace --test e2e -- "$$tests"
+	done

@@ -114,6 +114,15 @@ fn damaged() -> Result<()> {
             before.returns(&cluster).context(said)?;
             fs::write(path, &whole[path])?;
         }
+        // Without these nobody could speak to the cluster; they are not made anew.
+        for name in ["ca.crt", "ca.key", "sa.key"] {
+            let path = data.join("pki").join(name);
+            fs::remove_file(&path)?;
+            check_contains(&refused(&cluster)?, &[name, "is missing", "backup"])?;
+            ensure!(!path.exists(), "{name} was made");
+            before.returns(&cluster).context(name)?;
+            fs::write(&path, &whole[&path])?;
+        }
         cluster.up()?;
         cluster.wait_for("pod/web-0", "condition=Ready")?;
         cluster.delete()

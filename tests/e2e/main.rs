@@ -8,6 +8,7 @@ mod faults;
 mod footprint;
 mod lifecycle;
 mod lives;
+mod malformed;
 mod manifests;
 mod mistakes;
 mod network;
@@ -15,6 +16,7 @@ mod pod_spec;
 mod pods;
 mod replays;
 mod replays_of_sets;
+mod servers;
 mod slow_clients;
 mod statefulsets;
 mod streams;
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         commands::TESTS,
         network::TESTS,
         mistakes::TESTS,
+        malformed::TESTS,
+        servers::TESTS,
         crashes::TESTS,
         disks::TESTS,
         faults::TESTS,

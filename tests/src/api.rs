@@ -56,6 +56,14 @@ impl Api {
     /// # Errors
     /// When there is none; an answer with an error's code is one.
     pub fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> Result<Answer> {
+        self.ask_bytes(method, path, kind, text_of(body).as_bytes())
+    }
+
+    /// The same with a body that need not be what its kind says.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn ask_bytes(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<Answer> {
         let (code, mut reader) = self.send(method, path, kind, body)?;
         let mut text = String::new();
         reader
@@ -91,7 +99,7 @@ impl Api {
     /// When it is refused.
     pub fn watch(&self, path: &str) -> Result<Changes> {
         let path = format!("{path}?watch=true&allowWatchBookmarks=false");
-        let (code, reader) = self.send("GET", &path, "", &Value::Null)?;
+        let (code, reader) = self.send("GET", &path, "", &[])?;
         ensure!(code == 200, "GET {path}: {code}");
         Ok(Changes {
             path,
@@ -100,19 +108,16 @@ impl Api {
         })
     }
 
-    fn send(&self, method: &str, path: &str, kind: &str, body: &Value) -> Result<(u16, Body)> {
+    fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<(u16, Body)> {
         let stream = UnixStream::connect(&self.socket).context("connect to kubectl proxy")?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         if !body.is_empty() {
             head += &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
         }
-        (&stream).write_all(format!("{head}\r\n{body}").as_bytes())?;
+        (&stream).write_all(format!("{head}\r\n").as_bytes())?;
+        // A body that is too large may be refused before it has been read.
+        let _ = (&stream).write_all(body);
         let mut reader = BufReader::new(stream);
         let status = line(&mut reader)?;
         let code = status.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -131,6 +136,15 @@ impl Api {
             }
         }
         Ok((code, Body::new(reader, length, false)))
+    }
+}
+
+/// A body as it is sent; null is none.
+fn text_of(body: &Value) -> String {
+    if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Cluster<'m> {
     pub machine: &'m Machine,
     place: Place,
     kubectl: Kubectl,
+    /// The program, if not the one under test.
+    stead: Option<PathBuf>,
 }
 
 impl<'m> Cluster<'m> {
@@ -60,6 +62,7 @@ impl<'m> Cluster<'m> {
             machine,
             place,
             kubectl: kubectl::newest()?,
+            stead: None,
         })
     }
 
@@ -70,6 +73,18 @@ impl<'m> Cluster<'m> {
             machine: self.machine,
             place: self.place.clone(),
             kubectl,
+            stead: self.stead.clone(),
+        }
+    }
+
+    /// The same cluster, used through another `stead`, as after an update.
+    #[must_use]
+    pub fn with_stead(&self, stead: &Path) -> Self {
+        Self {
+            machine: self.machine,
+            place: self.place.clone(),
+            kubectl: self.kubectl.clone(),
+            stead: Some(stead.to_owned()),
         }
     }
 
@@ -92,7 +107,8 @@ impl<'m> Cluster<'m> {
     }
 
     fn stead_words(&self, line: String, arguments: Vec<String>) -> Result<Program> {
-        let mut words = vec![artifacts::stead()?.display().to_string()];
+        let stead = self.stead.clone().map_or_else(artifacts::stead, Ok)?;
+        let mut words = vec![stead.display().to_string()];
         words.extend(arguments);
         words.extend(["--data-dir".to_owned(), self.place.data_dir.display().to_string()]);
         Ok(self.machine.program(line, words, true))
@@ -284,6 +300,7 @@ impl<'m> Cluster<'m> {
                 machine,
                 place: place.clone(),
                 kubectl,
+                stead: None,
             },
             Err(error) => return error.to_string(),
         };

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -226,21 +227,24 @@ fn params(name: &str) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    // From yesterday, so that a clock that is set back a little breaks nothing.
-    let date = |at: Timestamp| at.to_zoned(TimeZone::UTC).date();
-    let now = Timestamp::now();
-    let from = date(now.saturating_sub(48.hours()).unwrap_or(now));
-    let ymd = |date: jiff::civil::Date, years: i16| {
-        // The 28th is in every month of every year.
+    let ymd = |date: Date| {
         date_time_ymd(
-            i32::from(date.year() + years),
+            date.year().into(),
             date.month().unsigned_abs(),
-            date.day().min(28).unsigned_abs(),
+            date.day().unsigned_abs(),
         )
     };
-    params.not_before = ymd(from, 0);
-    params.not_after = ymd(from, YEARS);
+    let (from, until) = validity(Timestamp::now());
+    (params.not_before, params.not_after) = (ymd(from), ymd(until));
     Ok(params)
+}
+
+/// From when until when a certificate that is made now is good: from the day before yesterday, so that a
+/// clock that is set back breaks nothing.
+fn validity(now: Timestamp) -> (Date, Date) {
+    let from = now.saturating_sub(48.hours()).unwrap_or(now);
+    let from = from.to_zoned(TimeZone::UTC).date();
+    (from, from.saturating_add(YEARS.years()))
 }
 
 fn ca_params() -> Result<CertificateParams, PkiError> {
@@ -313,6 +317,28 @@ mod tests {
         assert!(identity.is_in("system:masters"));
         let two = pki.client("kubernetes-admin", &["system:masters", "x"]);
         assert!(matches!(two, Err(PkiError::ManyGroups { .. })));
+    }
+
+    #[test]
+    fn a_certificate_outlives_a_clock_that_is_set() {
+        for now in [
+            "2026-01-01T00:30:00Z",
+            "2024-02-29T23:59:59Z",
+            "2026-03-31T12:00:00Z",
+        ] {
+            let now: Timestamp = now.parse().expect("a time");
+            let (from, until) = validity(now);
+            for jump in [-24, -1, 1, 24] {
+                let then = now
+                    .checked_add(jump.hours())
+                    .expect("a time")
+                    .to_zoned(TimeZone::UTC);
+                assert!(
+                    from < then.date() && then.date() < until,
+                    "{now}, {jump} hours later"
+                );
+            }
+        }
     }
 
     #[test]

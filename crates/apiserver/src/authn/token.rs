@@ -13,8 +13,11 @@ use ring::signature::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Clocks of one machine agree; a little is allowed for a clock that is set back.
+/// A token is good for a little longer than it says.
 const LEEWAY_SECONDS: i64 = 10;
+/// Nobody but this server makes its tokens, so one that is not valid yet was made before the clock was set
+/// back. As with certificates, that may be by this much.
+const SET_BACK_SECONDS: i64 = 48 * 3600;
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +179,7 @@ impl TokenKey {
             return Err(TokenError::Foreign);
         }
         let now = now.as_second();
-        if now >= payload.exp + LEEWAY_SECONDS || now + LEEWAY_SECONDS < payload.nbf {
+        if now >= payload.exp + LEEWAY_SECONDS || now + SET_BACK_SECONDS < payload.nbf {
             return Err(TokenError::Expired);
         }
         let time = |seconds| Timestamp::from_second(seconds).map_err(|_| TokenError::Foreign);
@@ -233,7 +236,17 @@ mod tests {
         let at = |second| key.verify(&token, Timestamp::from_second(second).expect("a time"));
         assert_eq!(at(1500).expect("in its time"), claims("https://issuer"));
         assert!(matches!(at(3000), Err(TokenError::Expired)));
-        assert!(matches!(at(1), Err(TokenError::Expired)));
+        assert!(matches!(at(1000 - 3 * 24 * 3600), Err(TokenError::Expired)));
+    }
+
+    #[test]
+    fn a_token_outlives_a_clock_that_is_set_back() {
+        let key = key();
+        let token = key.sign(&claims("https://issuer")).expect("a token");
+        for back in [1, 3600, 24 * 3600] {
+            let now = Timestamp::from_second(1000 - back).expect("a time");
+            key.verify(&token, now).expect("it was good before");
+        }
     }
 
     #[test]

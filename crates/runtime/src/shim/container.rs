@@ -8,8 +8,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -23,6 +24,8 @@ use crate::record::{self, ExitRecord};
 
 /// How much is read from a stream at a time: half of what a pipe holds.
 const READ_BYTES: usize = 32 * 1024;
+/// By this much clocks may differ without anyone having set one.
+const NOT_SET: SignedDuration = SignedDuration::from_secs(2);
 
 /// Room to read into and to build log entries in, shared by all containers.
 pub(crate) struct Buffers {
@@ -66,6 +69,8 @@ pub(crate) enum Life {
         pid: i32,
         host_pid: i32,
         started_at: Timestamp,
+        /// The same moment by a clock that nobody sets.
+        began: Instant,
     },
     Ended {
         host_pid: i32,
@@ -262,11 +267,14 @@ impl Container {
 
     /// The first process has ended: reads what is left, and writes the record beside the container.
     pub(crate) fn ended(&mut self, exit_code: i32, signal: Option<i32>, buffers: &mut Buffers) -> ExitRecord {
-        let (host_pid, started_at) = match self.life {
+        let (host_pid, started_at, ran_for) = match self.life {
             Life::Running {
-                host_pid, started_at, ..
-            } => (host_pid, started_at),
-            Life::Starting | Life::Ended { .. } => (0, Timestamp::now()),
+                host_pid,
+                started_at,
+                began,
+                ..
+            } => (host_pid, started_at, began.elapsed()),
+            Life::Starting | Life::Ended { .. } => (0, Timestamp::now(), Duration::ZERO),
         };
         if !self.own_pid_namespace {
             self.kill_rest();
@@ -279,6 +287,7 @@ impl Container {
             self.finish(index, buffers);
         }
         self.stdin = None;
+        let finished_at = Timestamp::now();
         let exit = ExitRecord {
             exit_code,
             signal,
@@ -286,8 +295,8 @@ impl Container {
                 .oom_counter
                 .as_ref()
                 .is_some_and(|file| cgroup::oom_kills(file) > 0),
-            started_at,
-            finished_at: Timestamp::now(),
+            started_at: beginning(started_at, finished_at, ran_for),
+            finished_at,
         };
         if let Err(error) = record::write_json(&self.dir, record::EXIT_FILE, &exit) {
             super::complain(&error);
@@ -359,6 +368,19 @@ impl Container {
         log.reopen()
             .map_err(|error| Failure::other(format!("reopen the log of {}: {error}", self.id)))
     }
+}
+
+/// When a container began, by the clock as it was at its end. If the clock was set meanwhile that is another
+/// time than it was then: how long the container ran decides about its back-off.
+fn beginning(started_at: Timestamp, finished_at: Timestamp, ran_for: Duration) -> Timestamp {
+    let Ok(ran_for) = SignedDuration::try_from(ran_for) else {
+        return started_at;
+    };
+    let set_by = finished_at.duration_since(started_at) - ran_for;
+    if set_by.abs() < NOT_SET {
+        return started_at;
+    }
+    finished_at.checked_sub(ran_for).unwrap_or(started_at)
 }
 
 fn write_log(log: &mut LogFile, lines: &mut Lines, mut data: &[u8], entries: &mut Vec<u8>) {
@@ -438,4 +460,32 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn send_signal(pid: i32, signal: i32) -> nix::Result<()> {
     let signal = nix::sys::signal::Signal::try_from(signal)?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn how_long_a_container_ran_does_not_depend_on_who_sets_the_clock() {
+        let began: Timestamp = "2026-01-01T12:00:00.3Z".parse().unwrap();
+        let after = |seconds| began + SignedDuration::from_secs(seconds);
+        let ran_for = Duration::from_secs(90);
+        assert_eq!(beginning(began, after(90), ran_for), began);
+        assert_eq!(
+            beginning(began, after(91), ran_for),
+            began,
+            "clocks are not that exact"
+        );
+        for set_by in [3600, -3600, 7 * 24 * 3600] {
+            let end = after(90 + set_by);
+            let told = beginning(began, end, ran_for);
+            assert_eq!(
+                end.duration_since(told),
+                SignedDuration::from_secs(90),
+                "{set_by}"
+            );
+        }
+    }
 }

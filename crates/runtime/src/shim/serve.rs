@@ -8,6 +8,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use nix::sys::signal::{SigSet, Signal};
@@ -521,6 +522,7 @@ impl Shim {
                     pid,
                     host_pid,
                     started_at,
+                    began: Instant::now(),
                 };
                 if let Some(Err(error)) = terminal.map(|master| container.set_terminal(master)) {
                     complain(&error);

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::body::Body;
@@ -24,13 +25,17 @@ use tokio_util::io::StreamReader;
 use super::{Failure, ImageRow, Named, PullLine, Status};
 use crate::place::Place;
 
+/// How long a server may take to say that it is there.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// A connection to a running server.
 pub(crate) struct Control {
     sender: http1::SendRequest<Body>,
 }
 
 impl Control {
-    /// Connects; `None` where no server runs. One that is being killed may still take connections.
+    /// Connects; `None` where no server runs. One that is being killed may still take connections, and so does
+    /// the kernel for one that hangs.
     pub(crate) async fn connect(place: &Place) -> anyhow::Result<Option<Control>> {
         let path = place.socket();
         let stream = match UnixStream::connect(&path).await {
@@ -38,6 +43,7 @@ impl Control {
             Err(error) if is_nobody(&error) => return Ok(None),
             Err(error) => return Err(error).with_context(|| at(&path)),
         };
+        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .with_context(|| at(&path))?;
@@ -46,10 +52,20 @@ impl Control {
             let _ = connection.await;
         });
         let mut control = Control { sender };
-        match control.status().await {
-            Ok(_) => Ok(Some(control)),
-            Err(error) if is_broken_off(&error) => Ok(None),
-            Err(error) => Err(error),
+        match tokio::time::timeout(PATIENCE, control.status()).await {
+            Ok(Ok(_)) => Ok(Some(control)),
+            Ok(Err(error)) if is_broken_off(&error) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                bail!(
+                    "the server (process {pid}) does not answer at {}; see its log, {}; `kill -KILL {pid}` ends it and \
+                     leaves the pods alone, and the next `stead{} up` takes them over",
+                    path.display(),
+                    place.log().display(),
+                    place.flag()
+                )
+            }
         }
     }
 
