@@ -69,7 +69,7 @@ pub(super) async fn serve(io: Io, encoding: Encoding, ports: &[u16], forwarder: 
         encoding,
         ends: false,
     };
-    let connection = websocket::start(io, dialect, channels, timing.idle, CancellationToken::new()).await;
+    let connection = websocket::start(io, dialect, channels, timing.idle, Arc::default()).await;
     let mut tasks = JoinSet::new();
     for (number, (port, inbox)) in (0..).step_by(2).zip(ports.iter().zip(&inboxes)) {
         let pair = Pair {

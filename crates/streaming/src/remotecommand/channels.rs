@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use super::exit::{self, Exit, StatusForm};
 use super::{OpenError, Session, Sizes, Streams};
@@ -21,7 +21,7 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 
 /// How long a client may take to answer a ping, which WebSockets must; then it is taken to be ready.
-const PATIENCE_WITH_PONG: Duration = Duration::from_secs(1);
+const PATIENCE_WITH_PONG: Duration = Duration::from_secs(5);
 
 /// The client's channels, and what to say at the end.
 #[derive(Debug)]
@@ -43,11 +43,11 @@ pub(super) async fn open(
     let mut channels: Channels = vec![None; 5];
     channels[usize::from(STDIN)] = inbox(wanted.stdin);
     channels[usize::from(RESIZE)] = inbox(wanted.tty);
-    let heard = CancellationToken::new();
-    let connection = websocket::start(io, dialect, channels.clone(), timing.idle, heard.clone()).await;
+    let pongs = Arc::new(Notify::new());
+    let connection = websocket::start(io, dialect, channels.clone(), timing.idle, Arc::clone(&pongs)).await;
     let encoding = dialect.encoding;
     if dialect.ends {
-        until_it_reads(&connection, &heard).await?;
+        until_it_reads(&connection, &pongs).await?;
     } else {
         // Tells the client that the session stands, as the kubelet does.
         let greeting = channel::message(encoding, greeted(wanted), b"");
@@ -73,14 +73,18 @@ pub(super) async fn open(
 }
 
 /// Waits until the client reads what it is sent. `kubectl` 1.31 to 1.33 begins that after it is connected, and
-/// throws away what came before, so that the output of a quick command could be lost.
-async fn until_it_reads(connection: &Connection, heard: &CancellationToken) -> Result<(), OpenError> {
-    connection.outbox().ping().await.map_err(|_| OpenError::Closed)?;
-    tokio::select! {
-        () = heard.cancelled() => Ok(()),
-        () = connection.closed().cancelled() => Err(OpenError::Closed),
-        () = tokio::time::sleep(PATIENCE_WITH_PONG) => Ok(()),
+/// throws away what came before, so that the output of a quick command could be lost. It makes its channels
+/// while it answers the first ping; by the second answer it has them.
+async fn until_it_reads(connection: &Connection, pongs: &Notify) -> Result<(), OpenError> {
+    for _ in 0..2 {
+        connection.outbox().ping().await.map_err(|_| OpenError::Closed)?;
+        tokio::select! {
+            () = pongs.notified() => {}
+            () = connection.closed().cancelled() => return Err(OpenError::Closed),
+            () = tokio::time::sleep(PATIENCE_WITH_PONG) => return Ok(()),
+        }
     }
+    Ok(())
 }
 
 /// The first channel on which the client listens.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::SplitStream;
+use tokio::sync::Notify;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
 use crate::connection::{Connection, Io, Parts, Wire};
@@ -41,18 +41,18 @@ pub(crate) async fn socket(io: Io) -> WebSocketStream<Io> {
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// Starts a connection with channels. `heard` is cancelled when the client has answered a ping.
+/// Starts a connection with channels. `pongs` is notified whenever the client has answered a ping.
 pub(crate) async fn start(
     io: Io,
     dialect: Dialect,
     channels: Channels,
     idle: Duration,
-    heard: CancellationToken,
+    pongs: Arc<Notify>,
 ) -> Connection {
     let (sink, messages) = socket(io).await.split();
     let (outbox, packets) = outbox::queue();
     let activity = Arc::new(Activity::new());
-    let reading = receive(messages, dialect, channels, Arc::clone(&activity), heard);
+    let reading = receive(messages, dialect, channels, Arc::clone(&activity), pongs);
     let wire = Wire::Messages(sink, dialect.encoding);
     Connection::start(
         Parts {
@@ -72,7 +72,7 @@ async fn receive(
     dialect: Dialect,
     channels: Channels,
     activity: Arc<Activity>,
-    heard: CancellationToken,
+    pongs: Arc<Notify>,
 ) {
     while let Some(message) = messages.next().await {
         activity.note();
@@ -80,7 +80,7 @@ async fn receive(
             Ok(Message::Binary(bytes)) => bytes,
             Ok(Message::Text(text)) => Bytes::from(text),
             Ok(Message::Pong(_)) => {
-                heard.cancel();
+                pongs.notify_one();
                 continue;
             }
             Ok(_) => continue,
