@@ -97,7 +97,7 @@ async fn a_start_that_was_given_up_does_not_come_about() {
         };
         begun.insert(info.id.clone());
         let known: Vec<_> = pod.containers().into_iter().map(|c| c.id).collect();
-        assert_eq!(known, [info.id.clone()], "round {round}");
+        assert_eq!(known, std::slice::from_ref(&info.id), "round {round}");
         until("it is alone", || {
             populated(&engine, pod.uid()) == BTreeSet::from([info.id.clone()])
         })
