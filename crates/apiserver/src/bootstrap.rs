@@ -1,10 +1,10 @@
 //! What every cluster has from its start: the system's namespaces, and the `kubernetes` Service
 //! with the server's own address behind it.
 
-use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use axum::body::Body;
+use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};

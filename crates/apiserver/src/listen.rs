@@ -1,11 +1,11 @@
 //! Listeners: TLS, HTTP/1.1 and HTTP/2, and who is at the other end.
 
-use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::future::BoxFuture;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};

@@ -19,7 +19,6 @@ mod server;
 mod services;
 mod volume;
 
-use futures::future::BoxFuture;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +26,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
+use futures::future::BoxFuture;
 use kube::Client;
 use stead_informer::{Informers, Recorder, Task};
 use stead_network::dns::{DnsServer, Upstreams, Zone, ZoneOptions};

@@ -4,7 +4,6 @@
 //! and unpacked when it has arrived. What the registry sends is verified against the digests of the
 //! manifest, and each unpacked layer against the configuration, whose digest is the image's id.
 
-use futures::future::BoxFuture;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +11,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::{StreamExt, TryStreamExt};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
@@ -44,6 +45,11 @@ pub struct PullOptions {
     /// Told how many bytes of the layers have been fetched.
     pub progress: Option<OnProgress>,
 }
+
+/// How long finding and reaching a registry may take, its name's lookup included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a registry may be silent in the middle of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who asks a registry.
 #[derive(Clone, Default)]
@@ -162,6 +168,8 @@ impl Pull {
             protocol: ClientProtocol::HttpsExcept(if plain { vec![registry] } else { Vec::new() }),
             platform_resolver: Some(Box::new(for_us)),
             user_agent: concat!("stead/", env!("CARGO_PKG_VERSION")),
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            read_timeout: Some(READ_TIMEOUT),
             ..ClientConfig::default()
         };
         let client = Client::try_from(config).map_err(|error| invalid(error.to_string()))?;

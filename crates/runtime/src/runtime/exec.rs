@@ -1,12 +1,12 @@
 //! Running further processes in a container, and attaching to its first one.
 
-use futures::future::BoxFuture;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;

@@ -22,7 +22,6 @@ mod pod;
 mod shim;
 mod stream;
 
-use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -31,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
