@@ -4,6 +4,7 @@ mod churn;
 mod commands;
 mod crashes;
 mod disks;
+mod documents;
 mod faults;
 mod footprint;
 mod lifecycle;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         walk::TESTS,
         statefulsets::TESTS,
         updates::TESTS,
+        documents::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
         lives::TESTS,

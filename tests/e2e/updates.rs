@@ -13,8 +13,20 @@ pub(crate) const TESTS: Tests = &[
     ("updates: stop at the partition", partition),
     ("updates: OnDelete waits for the pods to be deleted", on_delete),
     (
-        "updates: a broken one stops at the first pod, and can be undone",
+        "updates: a broken one stops at the first pod, says why, and heals when it is undone",
         broken,
+    ),
+    (
+        "updates: a broken one waits for a person if the set says so",
+        broken_waits,
+    ),
+    (
+        "updates: a first template that never worked heals when it is put right",
+        broken_from_the_start,
+    ),
+    (
+        "updates: Recreate makes new pods when all old ones are gone",
+        recreate,
     ),
     ("updates: a restart rolls", restart),
     (
@@ -131,21 +143,112 @@ fn on_delete() -> Result<()> {
     })
 }
 
+/// Three replicas of which the last got stuck in an update.
+fn stuck(cluster: &Cluster, more: &[&str]) -> Result<Vec<String>> {
+    three_replicas(cluster, more)?;
+    let before = cluster.uids(&["web-0", "web-1"])?;
+    cluster.wait_for("sts/web", "condition=Available")?;
+    cluster.kubectl("set image sts/web visits=visits:missing").ok()?;
+    cluster.wait_for("sts/web", "condition=Stuck")?;
+    let status = cluster.get("sts web")?["status"].take();
+    let condition = |kind: &str| {
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let mut found = conditions.filter(|condition| condition["type"] == kind);
+        found.next().map(ToString::to_string).unwrap_or_default()
+    };
+    check_contains(
+        &condition("Stuck"),
+        &[
+            "ImageMissing",
+            "pod web-2: container visits has no image visits:missing",
+        ],
+    )?;
+    check_contains(
+        &condition("Available"),
+        &["False", "2 of 3 replicas are available"],
+    )?;
+    check_contains(&condition("Progressing"), &["False"])?;
+    check_contains(
+        &cluster.kubectl("describe sts web").ok()?,
+        &["Stuck", "pod web-2: container visits has no image"],
+    )?;
+    ensure!(images(cluster)? == "visits:1 visits:1 visits:missing");
+    ensure!(cluster.uids(&["web-0", "web-1"])? == before);
+    Ok(before)
+}
+
 fn broken() -> Result<()> {
     on_a_cluster(|cluster| {
-        three_replicas(cluster, &[])?;
-        let before = cluster.uids(&["web-0", "web-1"])?;
-        cluster.kubectl("set image sts/web visits=visits:missing").ok()?;
-        cluster.wait_for("sts/web", "jsonpath={.status.updatedReplicas}=1")?;
-        cluster.wait_for("pod/web-2", "condition=Ready=false")?;
-        ensure!(images(cluster)? == "visits:1 visits:1 visits:missing");
-        ensure!(cluster.uids(&["web-0", "web-1"])? == before);
+        let before = stuck(cluster, &[])?;
         cluster.kubectl("rollout undo sts/web").ok()?;
-        // As the documentation of Kubernetes says ("Forced rollback"): the broken pod is to be deleted by hand.
+        cluster.rolled_out("web")?;
+        ensure!(images(cluster)? == "visits:1 visits:1 visits:1");
+        ensure!(cluster.uids(&["web-0", "web-1"])? == before);
+        cluster.wait_for("sts/web", "condition=Available")?;
+        cluster.wait_for("sts/web", "condition=Stuck=false")
+    })
+}
+
+/// As the documentation of Kubernetes says ("Forced rollback"): the broken pod is to be deleted by hand.
+fn broken_waits() -> Result<()> {
+    on_a_cluster(|cluster| {
+        let before = stuck(cluster, &[])?;
+        let broken = cluster.uids(&["web-2"])?;
+        cluster
+            .kubectl("annotate sts web stead.dev/broken-rollout=wait")
+            .ok()?;
+        cluster.kubectl("rollout undo sts/web").ok()?;
+        cluster.wait_for("sts/web", "jsonpath={.status.observedGeneration}=3")?;
+        cluster.wait_for("sts/web", "condition=Stuck")?;
+        ensure!(cluster.uids(&["web-2"])? == broken);
         cluster.kubectl("delete pod web-2").ok()?;
         cluster.rolled_out("web")?;
         ensure!(images(cluster)? == "visits:1 visits:1 visits:1");
         ensure!(cluster.uids(&["web-0", "web-1"])? == before);
+        Ok(())
+    })
+}
+
+fn broken_from_the_start() -> Result<()> {
+    on_a_cluster(|cluster| {
+        cluster.load(&Image::visits()?)?;
+        cluster.apply(&set("web", 2, &[]).replace("visits:1", "visits:missing"))?;
+        cluster.wait_for("sts/web", "condition=Stuck")?;
+        cluster.kubectl("set image sts/web visits=visits:1").ok()?;
+        cluster.rolled_out("web")?;
+        ensure!(images(cluster)? == "visits:1 visits:1");
+        Ok(())
+    })
+}
+
+fn recreate() -> Result<()> {
+    on_a_cluster(|cluster| {
+        three_replicas(cluster, &["updateStrategy: {type: Recreate}"])?;
+        cluster.in_pod("web-1", "echo kept >/data/kept")?;
+        let mut changes = cluster.watch("pods")?;
+        // It has begun when it shows the pods that are there.
+        for _ in 0..3 {
+            changes.next()?;
+        }
+        cluster.kubectl("set image sts/web visits=visits:2").ok()?;
+        let (mut gone, mut made) = (0, Vec::new());
+        while made.len() < 3 {
+            let (kind, pod) = changes.next()?;
+            match kind.as_str() {
+                "DELETED" => gone += 1,
+                "ADDED" => {
+                    ensure!(gone == 3, "{} is made when {gone} are gone", name(&pod)?);
+                    made.push(name(&pod)?);
+                }
+                _ => {}
+            }
+        }
+        ensure!(made == ["web-0", "web-1", "web-2"], "{made:?}");
+        cluster.wait_for("sts/web", "condition=Available")?;
+        ensure!(images(cluster)? == "visits:2 visits:2 visits:2");
+        ensure!(cluster.in_pod("web-1", "cat /data/kept")? == "kept\n");
+        let status = cluster.get("sts web")?["status"].take();
+        ensure!(status["currentRevision"] == status["updateRevision"], "{status}");
         Ok(())
     })
 }

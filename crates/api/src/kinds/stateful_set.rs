@@ -56,6 +56,7 @@ const LOGIC: Logic = Logic {
     },
     validate: |value, errors| {
         let set = read::<StatefulSet>(value)?;
+        validate_name(text(&set.metadata.name), errors);
         let checks = Checks {
             has_selector: has_selector(value),
             ..Checks::default()
@@ -73,9 +74,24 @@ const LOGIC: Logic = Logic {
 
 const UPDATE_FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
     'template', 'updateStrategy', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-const NEGATIVE_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical revisions; \
-    a value >= 0 is recommended";
 const RETENTION: [&str; 2] = ["Retain", "Delete"];
+
+/// The longest name whose pods can be made: each has the label `controller-revision-hash`, with this name, a
+/// hyphen and a hash of ten letters at the most, and a label's value has 63. Names of pods are no longer than that
+/// as ordinals have ten digits at the most.
+const LONGEST_NAME: usize = 63 - 1 - 10;
+
+/// Kubernetes accepts names of up to 63 letters, and then makes no pod (kubernetes#64023).
+fn validate_name(name: &str, errors: &mut Errors) {
+    // Whatever is longer is no label, and has been told so.
+    if (LONGEST_NAME + 1..=63).contains(&name.len()) {
+        let why = format!(
+            "must be no more than {LONGEST_NAME} characters: the pods of a StatefulSet have labels of at most 63, \
+             made of its name and up to 11 more"
+        );
+        errors.invalid(&Path::new("metadata").child("name"), name, &why);
+    }
+}
 
 fn has_selector(value: &Value) -> bool {
     value.pointer("/spec/selector").is_some_and(Value::is_object)
@@ -159,9 +175,6 @@ impl ApiObject for StatefulSet {
             let claim = claim.spec.clone().unwrap_or_default();
             warnings.extend(persistent_volume_claim::spec_warnings(&claim, &path));
         }
-        if spec.revision_history_limit.is_some_and(|limit| limit < 0) {
-            warnings.push(NEGATIVE_HISTORY.to_owned());
-        }
         warnings
     }
 
@@ -206,6 +219,10 @@ fn validate_update(new: &StatefulSet, old: &StatefulSet, has_selector: bool, err
     checks.skip_template = !before.is_empty();
     checks.has_selector = has_selector;
     checks.validate(spec, errors);
+    // One from before it was refused may stay.
+    if spec.revision_history_limit != old_spec.revision_history_limit {
+        validate_history(spec, errors);
+    }
     // What may change is put back, so that only what may not is left.
     let mut rest = spec.clone();
     rest.replicas = old_spec.replicas;
@@ -239,6 +256,7 @@ impl Checks {
         validate_policies(spec, &path, errors);
         // Since 1.36 claims are checked when the set is made, rather than when its pods are.
         if !self.is_update {
+            validate_history(spec, errors);
             for (at, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
                 let path = path.child("volumeClaimTemplates").index(at).child("spec");
                 let claim = claim.spec.clone().unwrap_or_default();
@@ -255,7 +273,7 @@ impl Checks {
             .as_ref()
             .and_then(|ordinals| ordinals.start)
             .unwrap_or(0);
-        errors.nonnegative(&path.child("ordinals").child("start"), start.into());
+        validate_start(start, spec.replicas.unwrap_or(0), &path, errors);
         // Since 1.33 there may be no service; the name of one is a label.
         let service = text(&spec.service_name);
         if !self.is_update && !service.is_empty() {
@@ -356,6 +374,26 @@ fn as_made(spec: &StatefulSetSpec) -> PodTemplateSpec {
     template
 }
 
+/// A negative limit keeps all revisions, or so Kubernetes warns; 1.28 crashes on it.
+fn validate_history(spec: &StatefulSetSpec, errors: &mut Errors) {
+    let limit = spec.revision_history_limit.unwrap_or(0);
+    errors.nonnegative(&Path::new("spec").child("revisionHistoryLimit"), limit.into());
+}
+
+/// The last replica has an ordinal, too.
+fn validate_start(start: i32, replicas: i32, path: &Path, errors: &mut Errors) {
+    let path = path.child("ordinals").child("start");
+    errors.nonnegative(&path, start.into());
+    if start > 0 && replicas > 0 && start.checked_add(replicas - 1).is_none() {
+        let most = i64::from(i32::MAX) + 1 - i64::from(replicas);
+        let why = format!(
+            "must be less than or equal to {most}, as no ordinal is greater than {}",
+            i32::MAX
+        );
+        errors.invalid(&path, &start, &why);
+    }
+}
+
 fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
     let at = path.child("podManagementPolicy");
     match text(&spec.pod_management_policy) {
@@ -367,16 +405,17 @@ fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
     let strategy = spec.update_strategy.clone().unwrap_or_default();
     match (text(&strategy.type_), &strategy.rolling_update) {
         ("", _) => errors.required(&at, ""),
-        ("OnDelete", Some(rolling)) => {
+        ("OnDelete" | "Recreate", Some(rolling)) => {
             let shown = go::syntax("apps.RollingUpdateStatefulSetStrategy", rolling);
             let why = "only allowed for updateStrategy 'RollingUpdate'";
             errors.invalid(&at.child("rollingUpdate"), &shown, why);
         }
         ("RollingUpdate", Some(rolling)) => validate_rolling(rolling, &at.child("rollingUpdate"), errors),
-        ("OnDelete" | "RollingUpdate", None) => {}
+        // The last since 1.37 (KEP-3541), where it is behind a feature gate.
+        ("OnDelete" | "RollingUpdate" | "Recreate", None) => {}
         _ => {
             let shown = go::syntax("apps.StatefulSetUpdateStrategy", &strategy);
-            errors.invalid(&at, &shown, "must be 'RollingUpdate' or 'OnDelete'");
+            errors.invalid(&at, &shown, "must be 'RollingUpdate', 'OnDelete' or 'Recreate'");
         }
     }
     if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
@@ -524,6 +563,21 @@ mod tests {
                 "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: intstr.IntOrString{Type:1, IntVal:0, StrVal:\"150%\"}: must not be greater than 100%",
             ),
             (
+                "updateStrategy",
+                json!({"type": "Recreate", "rollingUpdate": {}}),
+                "spec.updateStrategy.rollingUpdate: Invalid value: apps.RollingUpdateStatefulSetStrategy{Partition:0, MaxUnavailable:(*intstr.IntOrString)(nil)}: only allowed for updateStrategy 'RollingUpdate'",
+            ),
+            (
+                "revisionHistoryLimit",
+                json!(-1),
+                "spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                "ordinals",
+                json!({"start": 2147483647}),
+                "spec.ordinals.start: Invalid value: 2147483647: must be less than or equal to 2147483646, as no ordinal is greater than 2147483647",
+            ),
+            (
                 "serviceName",
                 json!("a.b"),
                 "spec.serviceName: Invalid value: \"a.b\": must not contain dots",
@@ -535,10 +589,45 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                check(&set(|set| set["spec"][field] = value.clone())),
+                check(&set(|set| {
+                    set["spec"]["replicas"] = json!(2);
+                    set["spec"][field] = value.clone();
+                })),
                 [expected],
                 "{field}"
             );
+        }
+        for fine in [json!({"type": "Recreate"}), json!({"type": "OnDelete"})] {
+            let set = set(|set| set["spec"]["updateStrategy"] = fine);
+            assert_eq!(check(&set), Vec::<String>::new());
+            assert!(set.pointer("/spec/updateStrategy/rollingUpdate").is_none());
+        }
+    }
+
+    #[test]
+    fn names_are_so_short_that_pods_can_be_made() {
+        let named = |length: usize| check(&set(|set| set["metadata"]["name"] = "a".repeat(length).into()));
+        assert_eq!(named(52), Vec::<String>::new());
+        let said = named(53);
+        assert!(said[0].contains("must be no more than 52 characters"), "{said:?}");
+    }
+
+    /// What was accepted once must not make a set immutable.
+    #[test]
+    fn a_negative_history_limit_from_before_may_stay_but_not_come() {
+        let with = |limit: i32| set(|set| set["spec"]["revisionHistoryLimit"] = json!(limit));
+        for (old, new, expected) in [
+            (-1, -1, "[]"),
+            (-1, 0, "[]"),
+            (
+                3,
+                -1,
+                "spec.revisionHistoryLimit: Invalid value: -1: must be greater than or equal to 0",
+            ),
+        ] {
+            let mut errors = Errors::new();
+            (KIND.logic.validate_update)(&with(new), &with(old), &mut errors).expect("sets");
+            assert_eq!(errors.summary(), expected, "{old} -> {new}");
         }
     }
 

@@ -34,6 +34,11 @@ pub(super) enum ApplyError {
     /// A claim that is on its way out cannot be used, nor made anew yet.
     #[error("pvc {0} is being deleted")]
     ClaimDeleting(String),
+    /// No revision can be newer than this one.
+    #[error(
+        "controllerrevision {0} has the highest number there is, so that no newer one can be made: delete it"
+    )]
+    LastRevision(String),
 }
 
 /// A set, and what its actions need.
@@ -54,8 +59,8 @@ pub(super) struct Applier<'a> {
 impl Applier<'_> {
     /// Carries out actions: first what puts claims and pods right, because a pod that is deleted
     /// must have its claims in order before; then the rest, side by side.
-    pub(super) async fn apply(&self, actions: Vec<Action>) -> Result<(), ApplyError> {
-        let (fixes, others): (Vec<_>, Vec<_>) = actions.into_iter().partition(|action| {
+    pub(super) async fn apply(&self, actions: &[Action]) -> Result<(), ApplyError> {
+        let (fixes, others): (Vec<_>, Vec<_>) = actions.iter().cloned().partition(|action| {
             matches!(
                 action,
                 Action::FixPod { .. } | Action::FixClaims { .. } | Action::CreateClaims { .. }
@@ -238,12 +243,11 @@ impl Applier<'_> {
     /// Makes the claims of a pod belong to whom the retention policy says.
     async fn fix_claims(&self, ordinal: Ordinal) -> Result<(), ApplyError> {
         let pod_key = Key::new(self.namespace(), pod_name(self.set_name(), ordinal));
-        let Some(pod) = self.informers.pods.get(&pod_key) else {
-            return Ok(());
-        };
+        let pod = self.informers.pods.get(&pod_key);
+        let uid = pod.and_then(|pod| pod.metadata.uid.clone()).unwrap_or_default();
         let pod = PodRef {
             ordinal,
-            uid: pod.metadata.uid.as_deref().unwrap_or_default(),
+            uid: &uid,
             condemned: !self.ordinals.contains(&ordinal),
         };
         for name in claim_names(self.set, ordinal) {
@@ -328,6 +332,26 @@ impl Applier<'_> {
 }
 
 impl ApplyError {
+    /// Whether somebody else was faster, which the next look takes into account; or the server ends.
+    pub(super) fn is_conflict(&self) -> bool {
+        match self {
+            ApplyError::Api { source, .. } => match &**source {
+                kube::Error::Api(status) => status.reason == "Conflict",
+                _ => true,
+            },
+            ApplyError::ClaimDeleting(_) => true,
+            ApplyError::LastRevision(_) => false,
+        }
+    }
+
+    /// What was tried, and why it was refused.
+    pub(super) fn words(&self) -> String {
+        match self {
+            ApplyError::Api { what, .. } => format!("{what}: {}", self.cause()),
+            other => other.to_string(),
+        }
+    }
+
     /// The refusal itself, as events show it.
     fn cause(&self) -> String {
         match self {
@@ -335,7 +359,7 @@ impl ApplyError {
                 kube::Error::Api(status) => status.message.clone(),
                 other => other.to_string(),
             },
-            ApplyError::ClaimDeleting(_) => self.to_string(),
+            other => other.to_string(),
         }
     }
 }

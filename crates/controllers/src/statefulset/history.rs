@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use stead_informer::semantics::Selector;
+use stead_informer::{EventType, reference};
 
 use super::StatefulSets;
 use super::adopt::{self, Relation};
@@ -70,6 +71,18 @@ impl StatefulSets {
         while set.metadata.deletion_timestamp.is_none() {
             match revision::step(set, &revisions, collisions) {
                 Step::Use(_) => break,
+                Step::Last(name) => {
+                    let error = ApplyError::LastRevision(name.clone());
+                    let last = revisions
+                        .iter()
+                        .find(|last| last.metadata.name.as_ref() == Some(&name));
+                    if let Some(last) = last {
+                        let about = reference(last);
+                        self.recorder
+                            .record(about, EventType::Warning, "LastRevision", error.to_string());
+                    }
+                    return Err(error);
+                }
                 Step::Renumber { index, revision } => {
                     let name = revisions[index].metadata.name.clone().unwrap_or_default();
                     let patch = json!({"revision": revision});

@@ -20,7 +20,9 @@ pub(super) const REVISION_LABEL: &str = "controller-revision-hash";
 /// The set and ordinal that a pod's name is made of.
 pub(super) fn parse_name(pod_name: &str) -> Option<(&str, Ordinal)> {
     let (set, ordinal) = pod_name.rsplit_once('-')?;
-    let digits = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
+    // Each ordinal is written in one way only: the pod `web-00` is not the replica `web-0`.
+    let digits =
+        ordinal == "0" || !ordinal.starts_with('0') && ordinal.bytes().all(|byte| byte.is_ascii_digit());
     let ordinal = ordinal.parse::<i32>().ok().filter(|_| digits)?;
     Some((set, Ordinal::try_from(ordinal).ok()?))
 }
@@ -203,6 +205,9 @@ mod tests {
             ("web", None),
             ("web-", None),
             ("web-x", None),
+            ("web-00", None),
+            ("web-01", None),
+            ("web-10", Some(("web", 10))),
             ("web--1", Some(("web-", 1))),
             ("web-+1", None),
             ("web-99999999999", None),

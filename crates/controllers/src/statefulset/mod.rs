@@ -3,12 +3,16 @@
 //! It watches sets, their pods, claims and revisions. A look at a set observes (`observe`), decides
 //! (`plan`, pure), acts (`apply`) and writes the status (`status`, pure). It keeps no state but the
 //! versions it wrote ([`wrote::Wrote`]), so that no look decides on older state than the last one
-//! left: an action is never repeated because a cache lags.
+//! left: an action is never repeated because a cache lags; and when pods ended early ([`backoff`]).
 
 mod adopt;
 mod apply;
+mod backoff;
+mod conditions;
 mod history;
 mod identity;
+#[cfg(test)]
+mod model;
 mod observe;
 mod plan;
 mod retention;
@@ -16,6 +20,8 @@ mod revision;
 mod rollout;
 mod state;
 mod status;
+mod stuck;
+mod trouble;
 mod wrote;
 
 use std::collections::HashMap;
@@ -34,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::adopt::{Relation, controller_of, pod_relation};
 use self::apply::{Applier, ApplyError, api_error};
+use self::backoff::Backoff;
 use self::wrote::Wrote;
 
 /// Sets that are looked at at a time.
@@ -45,7 +52,14 @@ pub struct StatefulSets {
     informers: Informers,
     recorder: Recorder,
     queue: Queue<Key>,
-    wrote: Mutex<HashMap<Key, Arc<Wrote>>>,
+    known: Mutex<HashMap<Key, Arc<Known>>>,
+}
+
+/// What is remembered of a set from one look to the next.
+#[derive(Default)]
+struct Known {
+    wrote: Wrote,
+    backoff: Mutex<Backoff>,
 }
 
 impl StatefulSets {
@@ -58,7 +72,7 @@ impl StatefulSets {
             informers: informers.clone(),
             recorder,
             queue,
-            wrote: Mutex::default(),
+            known: Mutex::default(),
         })
     }
 
@@ -80,16 +94,17 @@ impl StatefulSets {
         })
     }
 
-    fn wrote(&self, key: &Key) -> Arc<Wrote> {
-        let mut wrote = self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(wrote.entry(key.clone()).or_default())
+    fn known(&self, key: &Key) -> Arc<Known> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(key.clone()).or_default())
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, ApplyError> {
-        let wrote = self.wrote(key);
+        let known = self.known(key);
+        let wrote = &known.wrote;
         wrote.caught_up(&self.informers).await;
         let Some(set) = self.informers.stateful_sets.get(key) else {
-            self.wrote
+            self.known
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(key);
@@ -97,14 +112,18 @@ impl StatefulSets {
         };
         let spec = &set.spec;
         let selector = Selector::new(&spec.selector);
-        let revisions = self.own_revisions(&set, &selector, &wrote).await?;
-        let pods = self.own_pods(&set, &selector, &wrote).await?;
-        let history = self.history(&set, revisions, &wrote).await?;
+        let revisions = self.own_revisions(&set, &selector, wrote).await?;
+        let pods = self.own_pods(&set, &selector, wrote).await?;
+        let history = self.history(&set, revisions, wrote).await?;
         let now = Timestamp::now();
         let wanted = observe::spec(&set);
         let find_claim = |name: &str| self.informers.claims.get(&Key::new(&key.namespace, name));
-        let update = history.names.update.as_str();
-        let observed = observe::observe(&set, &wanted, &pods, update, find_claim, now);
+        let (observed, ends) = {
+            let mut backoff = known.backoff.lock().unwrap_or_else(PoisonError::into_inner);
+            let names = &history.names;
+            let observed = observe::observe(&set, &wanted, &pods, names, find_claim, &mut backoff, now);
+            (observed, backoff.next(now))
+        };
         let actions = plan::plan(&wanted, &observed);
         let applier = Applier {
             client: &self.client,
@@ -112,22 +131,20 @@ impl StatefulSets {
             recorder: &self.recorder,
             set: &set,
             current: (&history.names.current, &history.current),
-            update: (update, &spec.template),
+            update: (&history.names.update, &spec.template),
             ordinals: wanted.ordinals(),
-            wrote: &wrote,
+            wrote,
         };
-        let applied = applier.apply(actions).await;
-        let is_current = |pod: &state::Pod| {
-            let object = pods
-                .iter()
-                .find(|object| object.metadata.uid.as_deref() == Some(&pod.uid));
-            object.is_some_and(|object| observe::revision_name(object) == history.names.current)
-        };
-        let status = status::status(&set, &wanted, &history.names, &observed.pods, is_current);
-        self.write_status(&set, &status, &wrote).await?;
-        let pruned = self.prune(&set, &pods, &history, &wrote).await;
+        let applied = applier.apply(&actions).await;
+        let outcome = applied.as_ref().copied();
+        let (trouble, look) = stuck::stuck(&set, &wanted, &observed, &pods, &actions, outcome, now);
+        let names = &history.names;
+        let status = status::status(&set, &wanted, names, &observed.pods, trouble.as_ref(), now);
+        self.write_status(&set, &status, wrote).await?;
+        let pruned = self.prune(&set, &pods, &history, wrote).await;
         applied.and(pruned)?;
-        Ok(next_look(&pods, spec.min_ready_seconds.unwrap_or(0), now))
+        let available = available_next(&pods, spec.min_ready_seconds.unwrap_or(0), now);
+        Ok(next_look([available, ends, look], now))
     }
 
     /// The set's pods, after adopting and releasing what is to be.
@@ -208,6 +225,10 @@ impl StatefulSets {
         match api.replace_status(name, &PostParams::default(), &updated).await {
             Ok(written) => {
                 wrote.set(&written);
+                if let Some(message) = status::newly_stuck(set, status) {
+                    self.recorder
+                        .record(reference(set), EventType::Warning, "Stuck", message);
+                }
                 Ok(())
             }
             // The set has changed or gone meanwhile: that brings the next look, with a new status.
@@ -217,13 +238,16 @@ impl StatefulSets {
     }
 }
 
-/// When to look again though nothing changes: when the next pod becomes available.
-fn next_look(pods: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Reconciled {
-    let next = pods
-        .iter()
+/// When the next pod becomes available.
+fn available_next(pods: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
+    pods.iter()
         .filter_map(|pod| observe::available_at(pod, min_ready_seconds, now))
-        .min();
-    match next {
+        .min()
+}
+
+/// When to look again though nothing changes.
+fn next_look(reasons: [Option<Timestamp>; 3], now: Timestamp) -> Reconciled {
+    match reasons.into_iter().flatten().min() {
         None => Reconciled::Done,
         Some(at) => Reconciled::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
     }
@@ -309,10 +333,13 @@ mod tests {
             pod(Some("2026-01-01T00:00:08Z")),
             pod(Some("2026-01-01T00:00:07Z")),
         ];
-        let look = next_look(&pods, 5, now);
-        assert!(matches!(look, Reconciled::Again(after) if after == Duration::from_secs(2)));
+        assert_eq!(available_next(&pods, 5, now), "2026-01-01T00:00:12Z".parse().ok());
         // Those that are available already need no look, nor do those that are not ready.
-        assert!(matches!(next_look(&pods[..2], 5, now), Reconciled::Done));
-        assert!(matches!(next_look(&pods, 0, now), Reconciled::Done));
+        assert_eq!(available_next(&pods[..2], 5, now), None);
+        assert_eq!(available_next(&pods, 0, now), None);
+        let in_seconds = |seconds| now.checked_add(jiff::SignedDuration::from_secs(seconds)).ok();
+        let look = next_look([in_seconds(3), None, in_seconds(2)], now);
+        assert!(matches!(look, Reconciled::Again(after) if after == Duration::from_secs(2)));
+        assert!(matches!(next_look([None; 3], now), Reconciled::Done));
     }
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod as PodObject, PodCondition};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::backoff::Backoff;
 use super::identity::{REVISION_LABEL, claim_name, matches, parse_name, template_names};
-use super::retention::{PodRef, claims_go_on_scale_down, is_stale, wanted_owners};
+use super::retention::{PodRef, is_doomed, is_stale, wanted_owners};
 use super::state::{Claims, Observed, Ordinal, Phase, Pod, Policy, Spec, Strategy};
+use super::status::Revisions;
 
 /// What a set asks for.
 pub(super) fn spec(set: &StatefulSet) -> Spec {
@@ -31,19 +33,31 @@ pub(super) fn spec(set: &StatefulSet) -> Spec {
         },
         strategy: match strategy.type_.as_deref() {
             Some("OnDelete") => Strategy::OnDelete,
+            Some("Recreate") => Strategy::Recreate,
             _ => Strategy::RollingUpdate {
                 partition: rolling
                     .as_ref()
-                    .map(|rolling| u32::try_from(rolling.partition.unwrap_or(0)).unwrap_or(0)),
+                    .and_then(|rolling| u32::try_from(rolling.partition?).ok())
+                    .unwrap_or(0),
                 max_unavailable: max_unavailable(
                     rolling.and_then(|rolling| rolling.max_unavailable).as_ref(),
                     replicas,
                 ),
             },
         },
-        claims_go_on_scale_down: claims_go_on_scale_down(set),
+        heals: !waits_when_broken(set),
         deleting: set.metadata.deletion_timestamp.is_some(),
     }
+}
+
+/// The annotation that has a broken rollout wait until a person deletes the pod, as it does upstream.
+const BROKEN_ROLLOUT: &str = "stead.dev/broken-rollout";
+
+fn waits_when_broken(set: &StatefulSet) -> bool {
+    let annotations = set.metadata.annotations.as_ref();
+    annotations
+        .and_then(|annotations| annotations.get(BROKEN_ROLLOUT))
+        .is_some_and(|value| value == "wait")
 }
 
 /// A number, or a percentage of the replicas rounded down; one at the least.
@@ -71,13 +85,15 @@ pub(super) fn revision_name(pod: &PodObject) -> &str {
         .unwrap_or_default()
 }
 
+/// A condition of a pod.
+pub(super) fn condition<'p>(pod: &'p PodObject, kind: &str) -> Option<&'p PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref();
+    conditions?.iter().find(|condition| condition.type_ == kind)
+}
+
 /// Since when a pod is ready, if it is.
 fn ready_since(pod: &PodObject) -> Option<Timestamp> {
-    let status = pod.status.as_ref()?;
-    let conditions = status.conditions.as_deref().unwrap_or_default();
-    let ready = conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    let ready = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
     Some(
         ready
             .last_transition_time
@@ -95,6 +111,33 @@ pub(super) fn available_at(pod: &PodObject, min_ready_seconds: i32, now: Timesta
     (at > now).then_some(at)
 }
 
+/// Whether a pod has not been ready since it started, for certain: its Ready condition has not changed since. In
+/// doubt, it was: times are in whole seconds, so that containers that no probe holds back may have been ready and
+/// ended within the pod's first one.
+fn never_ready(pod: &PodObject) -> bool {
+    let Some(ready) = condition(pod, "Ready") else {
+        return true;
+    };
+    let status = pod.status.as_ref();
+    let started = status.and_then(|status| status.start_time.as_ref());
+    let changed = ready.last_transition_time.as_ref();
+    let unchanged = matches!((started, changed), (Some(started), Some(changed)) if changed.0 <= started.0);
+    let containers = pod.spec.as_ref().map_or(&[][..], |spec| &spec.containers);
+    let is_probed = containers
+        .iter()
+        .any(|container| container.readiness_probe.is_some());
+    let statuses = status.and_then(|status| status.container_statuses.as_deref());
+    let has_ended = |container: &ContainerStatus| {
+        let ended = container
+            .state
+            .as_ref()
+            .is_some_and(|state| state.terminated.is_some());
+        ended || container.restart_count > 0
+    };
+    let may_have_been = !is_probed && statuses.unwrap_or_default().iter().any(has_ended);
+    ready.status != "True" && unchanged && !may_have_been
+}
+
 fn phase(pod: &PodObject, min_ready_seconds: i32, now: Timestamp) -> Phase {
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Running") => {
@@ -109,13 +152,15 @@ fn phase(pod: &PodObject, min_ready_seconds: i32, now: Timestamp) -> Phase {
     }
 }
 
-/// All that the planner is to know. `claims` looks up a claim of the set's namespace by name.
+/// All that the planner is to know. `claims` looks up a claim of the set's namespace by name; `backoff` remembers
+/// which pods ended early.
 pub(super) fn observe(
     set: &StatefulSet,
     spec: &Spec,
     pods: &[Arc<PodObject>],
-    update_revision: &str,
+    revisions: &Revisions,
     claims: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
+    backoff: &mut Backoff,
     now: Timestamp,
 ) -> Observed {
     let min_ready_seconds = set.spec.min_ready_seconds.unwrap_or(0);
@@ -123,12 +168,25 @@ pub(super) fn observe(
         .iter()
         .filter_map(|pod| {
             let (_, ordinal) = parse_name(pod.metadata.name.as_deref().unwrap_or_default())?;
+            let phase = phase(pod, min_ready_seconds, now);
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let held_back = phase == Phase::Ended && {
+                let created = pod
+                    .metadata
+                    .creation_timestamp
+                    .as_ref()
+                    .map_or(now, |time| time.0);
+                backoff.until(ordinal, &uid, created, now) > now
+            };
             Some(Pod {
                 ordinal,
-                uid: pod.metadata.uid.clone().unwrap_or_default(),
-                phase: phase(pod, min_ready_seconds, now),
+                uid,
+                phase,
                 terminating: pod.metadata.deletion_timestamp.is_some(),
-                is_update: revision_name(pod) == update_revision,
+                is_update: revision_name(pod) == revisions.update,
+                is_current: revision_name(pod) == revisions.current,
+                never_ready: never_ready(pod),
+                held_back,
                 identity_matches: matches(set, pod, ordinal),
             })
         })
@@ -136,13 +194,13 @@ pub(super) fn observe(
     let claims = if template_names(set).next().is_none() {
         BTreeMap::new()
     } else {
-        let ordinals = spec.ordinals().chain(pods.iter().map(|pod| pod.ordinal));
-        ordinals
-            .map(|ordinal| {
-                let uid = pods
-                    .iter()
-                    .find(|pod| pod.ordinal == ordinal)
-                    .map_or("", |pod| pod.uid.as_str());
+        let present: BTreeMap<Ordinal, &str> =
+            pods.iter().map(|pod| (pod.ordinal, pod.uid.as_str())).collect();
+        let missing = spec.to_make(&present.keys().copied().collect());
+        let missing = missing.into_iter().map(|ordinal| (ordinal, ""));
+        missing
+            .chain(present)
+            .map(|(ordinal, uid)| {
                 let pod = PodRef {
                     ordinal,
                     uid,
@@ -152,16 +210,7 @@ pub(super) fn observe(
             })
             .collect()
     };
-    let current_replicas = set
-        .status
-        .as_ref()
-        .and_then(|status| status.current_replicas)
-        .unwrap_or(0);
-    Observed {
-        pods,
-        claims,
-        current_replicas: u32::try_from(current_replicas).unwrap_or(0),
-    }
+    Observed { pods, claims }
 }
 
 fn claims_of(
@@ -176,9 +225,11 @@ fn claims_of(
             None => claims.missing = true,
             Some(claim) => {
                 claims.deleting |= claim.metadata.deletion_timestamp.is_some();
-                claims.stale |= is_stale(&claim, set, pod);
-                // Without a pod there is nobody yet whom the claim could belong to.
-                claims.owners_differ |= !pod.uid.is_empty() && wanted_owners(&claim, set, pod).is_some();
+                claims.doomed |= is_doomed(&claim, set, pod);
+                // Without a pod there is nobody yet whom the claim could belong to; but it must not belong to the
+                // former one any more.
+                let counts = !pod.uid.is_empty() || is_stale(&claim, set, pod);
+                claims.owners_differ |= counts && wanted_owners(&claim, set, pod).is_some();
             }
         }
     }
@@ -194,142 +245,4 @@ pub(super) fn claim_names(set: &StatefulSet, ordinal: Ordinal) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn claims_are_seen_as_missing_going_or_of_others() {
-        let set: StatefulSet = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "web", "uid": "s1"},
-            "spec": {
-                "selector": {}, "template": {},
-                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Delete"},
-                "volumeClaimTemplates": [
-                    {"metadata": {"name": "data"}, "spec": {}},
-                    {"metadata": {"name": "log"}, "spec": {}},
-                ],
-            },
-        }))
-        .expect("a set");
-        let pod = |uid: &'static str, condemned| PodRef {
-            ordinal: 0,
-            uid,
-            condemned,
-        };
-        let seen = |meta: serde_json::Value, pod: PodRef<'_>| {
-            let claim: PersistentVolumeClaim =
-                serde_json::from_value(serde_json::json!({"metadata": meta})).expect("a claim");
-            let claim = Arc::new(claim);
-            let log = Arc::new(PersistentVolumeClaim::default());
-            claims_of(&set, &pod, &|name: &str| match name {
-                "data-web-0" => Some(Arc::clone(&claim)),
-                "log-web-0" if pod.uid != "alone" => Some(Arc::clone(&log)),
-                _ => None,
-            })
-        };
-        let owner = |uid: &str| {
-            let owner = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "name": "web-0", "uid": uid});
-            serde_json::json!({"ownerReferences": [owner]})
-        };
-        let none = Claims::default();
-        let plain = || serde_json::json!({});
-        assert_eq!(seen(plain(), pod("p1", false)), none);
-        let missing = Claims {
-            missing: true,
-            ..none
-        };
-        assert_eq!(seen(plain(), pod("alone", false)), missing);
-        let going = serde_json::json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
-        let deleting = Claims {
-            deleting: true,
-            ..none
-        };
-        assert_eq!(seen(going, pod("", false)), deleting);
-        // Scaled down, the pod owns its claims; scaled up again, the former pod still does.
-        let owners_differ = Claims {
-            owners_differ: true,
-            ..none
-        };
-        assert_eq!(seen(plain(), pod("p1", true)), owners_differ);
-        let stale = Claims { stale: true, ..none };
-        assert_eq!(seen(owner("p0"), pod("", false)), stale);
-        assert_eq!(seen(owner("p0"), pod("p1", false)), stale);
-    }
-
-    #[test]
-    fn what_a_set_leaves_out_has_its_default() {
-        let spec_of = |wanted: serde_json::Value| {
-            let set =
-                serde_json::from_value(serde_json::json!({"metadata": {"name": "web"}, "spec": wanted}));
-            spec(&set.expect("a set"))
-        };
-        let plain = spec_of(serde_json::json!({"selector": {}, "template": {}}));
-        assert_eq!(
-            (plain.replicas, plain.start, plain.policy),
-            (1, 0, Policy::OrderedReady)
-        );
-        let rolling = Strategy::RollingUpdate {
-            partition: None,
-            max_unavailable: 1,
-        };
-        assert_eq!(plain.strategy, rolling);
-        let full = spec_of(serde_json::json!({
-            "selector": {}, "template": {}, "replicas": 10, "ordinals": {"start": 3},
-            "podManagementPolicy": "Parallel",
-            "updateStrategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"partition": 2, "maxUnavailable": "25%"},
-            },
-        }));
-        assert_eq!((full.ordinals(), full.policy), (3..13, Policy::Parallel));
-        let rolling = Strategy::RollingUpdate {
-            partition: Some(2),
-            max_unavailable: 2,
-        };
-        assert_eq!(full.strategy, rolling);
-    }
-
-    #[test]
-    fn a_percentage_is_of_the_replicas_and_at_least_one() {
-        let of =
-            |text: &str, replicas| max_unavailable(Some(&IntOrString::String(text.to_owned())), replicas);
-        assert_eq!((of("50%", 5), of("10%", 3), of("100%", 4)), (2, 1, 4));
-        assert_eq!(max_unavailable(Some(&IntOrString::Int(3)), 1), 3);
-        assert_eq!(max_unavailable(None, 9), 1);
-    }
-
-    #[test]
-    fn a_pod_is_available_some_time_after_it_is_ready() {
-        let pod: PodObject = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "web-0"},
-            "status": {"phase": "Running", "conditions": [
-                {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
-            ]},
-        }))
-        .expect("a pod");
-        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
-        let early = at("2026-01-01T00:00:05Z");
-        assert_eq!(
-            phase(&pod, 10, early),
-            Phase::Running {
-                ready: true,
-                available: false
-            }
-        );
-        assert_eq!(available_at(&pod, 10, early), Some(at("2026-01-01T00:00:10Z")));
-        assert_eq!(
-            phase(&pod, 10, at("2026-01-01T00:00:10Z")),
-            Phase::Running {
-                ready: true,
-                available: true
-            }
-        );
-        assert_eq!(
-            phase(&pod, 0, early),
-            Phase::Running {
-                ready: true,
-                available: true
-            }
-        );
-    }
-}
+mod tests;

@@ -32,11 +32,6 @@ fn policy(set: &StatefulSet) -> Policy {
     }
 }
 
-/// Whether claims go when the set is scaled down.
-pub(super) fn claims_go_on_scale_down(set: &StatefulSet) -> bool {
-    policy(set).scaled
-}
-
 fn owners(claim: &PersistentVolumeClaim) -> &[OwnerReference] {
     claim.metadata.owner_references.as_deref().unwrap_or_default()
 }
@@ -61,6 +56,16 @@ pub(super) fn is_stale(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &P
         .any(|owner| is_pod(owner, set, pod) && owner.uid != pod.uid)
 }
 
+/// Whether a claim goes with a pod or a set that is gone, or about to go: garbage collection will take it, and it
+/// must not be used before it is made anew. A former pod's claim that the policy keeps by now is not lost yet.
+pub(super) fn is_doomed(claim: &PersistentVolumeClaim, set: &StatefulSet, pod: &PodRef<'_>) -> bool {
+    let set_uid = set.metadata.uid.as_deref().unwrap_or_default();
+    let stale_set = owners(claim)
+        .iter()
+        .any(|owner| is_set(owner, set) && owner.uid != set_uid);
+    stale_set || (policy(set).scaled && is_stale(claim, set, pod))
+}
+
 /// Whether someone else manages the claim, so that the policy has no say.
 pub(super) fn has_other_controller(
     claim: &PersistentVolumeClaim,
@@ -76,7 +81,7 @@ pub(super) fn has_other_controller(
         if is_set(owner, set) {
             owner.uid != set_uid
         } else if is_pod(owner, set, pod) {
-            owner.uid != pod.uid
+            policy.scaled && owner.uid != pod.uid
         } else {
             owner.controller == Some(true)
         }
@@ -89,12 +94,7 @@ pub(super) fn wanted_owners(
     set: &StatefulSet,
     pod: &PodRef<'_>,
 ) -> Option<Vec<OwnerReference>> {
-    let set_uid = set.metadata.uid.as_deref().unwrap_or_default();
-    let stale_set = owners(claim)
-        .iter()
-        .any(|owner| is_set(owner, set) && owner.uid != set_uid);
-    if stale_set || is_stale(claim, set, pod) {
-        // Garbage collection is about to take it; what comes after is made anew.
+    if is_doomed(claim, set, pod) {
         return None;
     }
     let policy = policy(set);
@@ -219,6 +219,21 @@ mod tests {
             // Scaled down, and up again before the pod was gone.
             ("Retain", "Delete", json!([pod_owner()]), false, &none),
             ("Delete", "Delete", json!([pod_owner()]), false, &to_set),
+            // Scaled down, then kept after all, when the pod was gone already.
+            (
+                "Retain",
+                "Retain",
+                json!([owner("Pod", "web-0", "p0")]),
+                false,
+                &none,
+            ),
+            (
+                "Delete",
+                "Retain",
+                json!([owner("Pod", "web-0", "p0")]),
+                false,
+                &to_set,
+            ),
             // No longer to go with the set.
             ("Retain", "Delete", json!([set_owner()]), false, &none),
             // Both, as an interrupted change could leave it.
@@ -277,15 +292,18 @@ mod tests {
         assert_eq!(wanted(&set, json!([owner("Database", "db", "d1")]), false), None);
         // A reference to a former pod of the name: garbage collection is at it.
         assert_eq!(wanted(&set, json!([owner("Pod", "web-0", "p0")]), false), None);
-        let stale = claim(json!([owner("Pod", "web-0", "p0")]));
-        assert!(is_stale(
-            &stale,
+        let pod = PodRef {
+            ordinal: 0,
+            uid: "p1",
+            condemned: false,
+        };
+        assert!(is_doomed(
+            &claim(json!([owner("Pod", "web-0", "p0")])),
             &set,
-            &PodRef {
-                ordinal: 0,
-                uid: "p1",
-                condemned: false
-            }
+            &pod
         ));
+        // So it is with those of a former set of the name.
+        let of_former_set = claim(json!([owner("StatefulSet", "web", "s0")]));
+        assert!(is_doomed(&of_former_set, &self::set("Retain", "Retain"), &pod));
     }
 }

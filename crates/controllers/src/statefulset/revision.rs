@@ -31,6 +31,8 @@ pub(super) enum Step {
     },
     /// The template is new.
     Create(Box<ControllerRevision>),
+    /// No revision can be newer than this one, which a client must have numbered.
+    Last(String),
 }
 
 /// The template of a set as a revision's data.
@@ -69,8 +71,14 @@ pub(super) fn sort(revisions: &mut [ControllerRevision]) {
 pub(super) fn step(set: &StatefulSet, revisions: &[ControllerRevision], collisions: i32) -> Step {
     let wanted = data(set);
     let equal = |revision: &ControllerRevision| same_template(revision, set);
-    let next = revisions.last().map_or(1, |last| last.revision.unwrap_or(0) + 1);
-    match revisions.iter().rposition(equal) {
+    let at = revisions.iter().rposition(equal);
+    let last = revisions.last();
+    let next = last.map_or(Some(1), |last| last.revision.unwrap_or(0).checked_add(1));
+    let Some(next) = next.or(at.filter(|at| at + 1 == revisions.len()).map(|_| i64::MAX)) else {
+        let name = last.and_then(|last| last.metadata.name.clone());
+        return Step::Last(name.unwrap_or_default());
+    };
+    match at {
         Some(index) if index + 1 == revisions.len() => Step::Use(index),
         Some(index) => Step::Renumber {
             index,
@@ -280,6 +288,20 @@ mod tests {
             .filter_map(|revision| revision.metadata.name.as_deref())
             .collect();
         assert_eq!(names, ["b", "a", "c", "d"]);
+    }
+
+    #[test]
+    fn no_number_is_higher_than_the_highest() {
+        let first = created(step(&set("a"), &[], 0));
+        let last = ControllerRevision {
+            revision: Some(i64::MAX),
+            ..created(step(&set("b"), std::slice::from_ref(&first), 0))
+        };
+        let name = last.metadata.name.clone().expect("a name");
+        let both = [first, last];
+        assert_eq!(step(&set("b"), &both, 0), Step::Use(1));
+        assert_eq!(step(&set("a"), &both, 0), Step::Last(name.clone()));
+        assert_eq!(step(&set("c"), &both, 0), Step::Last(name));
     }
 
     #[test]

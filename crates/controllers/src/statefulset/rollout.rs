@@ -4,7 +4,7 @@
 //! where `maxUnavailable` is always heeded (KEP-961), and `updateStatefulSetAfterInvariantEstablished`.
 
 use super::plan::Replicas;
-use super::state::{Action, Pod, Policy, Spec, Strategy};
+use super::state::{Action, Observed, Phase, Pod, Policy, Spec, Strategy};
 
 /// Replaces pods of an old revision, from the highest ordinal down.
 pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
@@ -15,36 +15,85 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
     else {
         return;
     };
-    let lowest = spec.start.saturating_add(partition.unwrap_or(0));
+    let lowest = spec.start.saturating_add(partition);
     let present = || replicas.values().flatten().copied();
-    let missing = replicas.values().filter(|pod| pod.is_none()).count();
-    let unavailable = present().filter(|pod| pod.is_unavailable()).count() + missing;
+    let available = present().filter(|pod| !pod.is_unavailable()).count();
+    let unavailable = (spec.replicas as usize).saturating_sub(available);
     let mut budget = (max_unavailable as usize).saturating_sub(unavailable);
+    // What has ended is replaced anyway.
+    let stays = |pod: &&Pod| pod.phase != Phase::Ended && !pod.terminating;
     let outdated: Vec<&Pod> = present()
         .rev()
-        .filter(|pod| pod.ordinal >= lowest && !pod.is_update && !pod.terminating)
+        .filter(|pod| pod.ordinal >= lowest && !pod.is_update && stays(pod))
         .collect();
-    let mut delete = |pod: &Pod| {
-        actions.push(Action::DeletePod {
-            ordinal: pod.ordinal,
-            uid: pod.uid.clone(),
-        })
-    };
     match spec.policy {
-        Policy::OrderedReady => outdated.iter().take(budget).for_each(|pod| delete(pod)),
+        Policy::OrderedReady => actions.extend(outdated.into_iter().take(budget).map(delete)),
         Policy::Parallel => {
             // What serves nobody can go without taking from the budget.
             for pod in outdated.iter().filter(|pod| !pod.is_available()) {
-                delete(pod);
+                actions.push(delete(pod));
             }
             for pod in outdated.iter().filter(|pod| pod.is_available()) {
                 if budget == 0 {
                     break;
                 }
-                delete(pod);
+                actions.push(delete(pod));
                 budget -= 1;
             }
         }
+    }
+}
+
+/// Under `OrderedReady` everything waits for a pod that is not ready, also the update that would mend it: upstream,
+/// such a rollout stays stuck until a person deletes the pod (kubernetes#67250, "Forced rollback"). Here the pod
+/// is replaced if nobody can have relied on it: it is not ready, not of the update revision, and either not of the
+/// current one too, or was never ready.
+///
+/// One at a time, the lowest first, as that is the one that the others wait for; those that the partition keeps are
+/// kept. (Under `Parallel`, [`replace_outdated`] replaces whatever is not available anyway.)
+pub(super) fn heal(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
+    let Strategy::RollingUpdate { partition, .. } = spec.strategy else {
+        return;
+    };
+    let lowest = spec.start.saturating_add(partition);
+    let goes = |action: &Action| matches!(action, Action::DeletePod { .. });
+    let is_replaced = replicas.values().flatten().any(|pod| pod.terminating);
+    if !spec.heals || is_replaced || actions.iter().any(goes) {
+        return;
+    }
+    for pod in replicas.values() {
+        // The replacement of a lower one comes first.
+        let Some(pod) = pod.filter(|pod| !(pod.is_update && pod.is_unavailable())) else {
+            return;
+        };
+        if pod.ordinal >= lowest && is_broken(pod) {
+            actions.push(delete(pod));
+            return;
+        }
+    }
+}
+
+/// Nobody can have relied on it, and it is not what the set asks for.
+pub(super) fn is_broken(pod: &Pod) -> bool {
+    let is_old = !pod.is_update && (!pod.is_current || pod.never_ready);
+    is_old && !pod.is_ready() && pod.phase != Phase::Ended
+}
+
+/// The first half of `Recreate`: all pods of other revisions go, replicas or not, ready or not.
+pub(super) fn clear_outdated(seen: &Observed, actions: &mut Vec<Action>) {
+    let mut outdated: Vec<&Pod> = seen
+        .pods
+        .iter()
+        .filter(|pod| !pod.is_update && !pod.terminating)
+        .collect();
+    outdated.sort_by_key(|pod| std::cmp::Reverse(pod.ordinal));
+    actions.extend(outdated.into_iter().map(delete));
+}
+
+fn delete(pod: &Pod) -> Action {
+    Action::DeletePod {
+        ordinal: pod.ordinal,
+        uid: pod.uid.clone(),
     }
 }
 
@@ -55,15 +104,14 @@ mod tests {
     use super::*;
     use crate::statefulset::plan::plan;
     use crate::statefulset::state::builders::{
-        create, delete, old, parallel, pod, set, terminating, unready,
+        create, delete, old, parallel, pod, set, stray, terminating, unready,
     };
-    use crate::statefulset::state::{Observed, Ordinal, Phase, Revision};
+    use crate::statefulset::state::{Ordinal, Revision};
 
     fn check(spec: &Spec, pods: &[Pod], expected: &[Action]) {
         let seen = Observed {
             pods: pods.to_vec(),
             claims: BTreeMap::new(),
-            current_replicas: 0,
         };
         assert_eq!(plan(spec, &seen), expected, "{spec:?} {pods:?}");
     }
@@ -71,7 +119,7 @@ mod tests {
     fn rolling(spec: Spec, partition: u32, max_unavailable: u32) -> Spec {
         Spec {
             strategy: Strategy::RollingUpdate {
-                partition: Some(partition),
+                partition,
                 max_unavailable,
             },
             ..spec
@@ -175,6 +223,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pod_that_ended_is_deleted_once() {
+        let ended = |held_back| Pod {
+            phase: Phase::Ended,
+            held_back,
+            ..old(pod(0))
+        };
+        check(&parallel(1), &[ended(false)], &[delete(0)]);
+        check(&parallel(1), &[ended(true)], &[]);
+    }
+
     /// A pod that will never be ready in its old revision must not hold up the update that mends it.
     #[test]
     fn parallel_replaces_what_is_unavailable_first_and_counts_it() {
@@ -225,6 +284,82 @@ mod tests {
             };
             check(&on_delete, &olds(2, &[], &[]), &[]);
             check(&on_delete, &[old(pod(0))], &[create(1)]);
+        }
+    }
+
+    fn never_ready(pod: Pod) -> Pod {
+        Pod {
+            never_ready: true,
+            ..pod
+        }
+    }
+
+    #[test]
+    fn a_broken_rollout_heals_when_the_template_is_put_right() {
+        // The update got stuck at 2; another template, or the former one, came.
+        let stuck = [old(pod(0)), old(pod(1)), stray(unready(2))];
+        check(&set(3), &stuck, &[delete(2)]);
+        check(&set(3), &[pod(0), pod(1), stray(unready(2))], &[delete(2)]);
+        // The first rollout got stuck, so that its revision is the current one.
+        check(&set(3), &[never_ready(old(unready(0)))], &[delete(0)]);
+        // It may have served once.
+        check(&set(3), &[old(unready(0))], &[]);
+        // It serves.
+        check(&set(3), &[old(pod(0)), old(pod(1)), stray(pod(2))], &[delete(2)]);
+        check(&set(3), &[unready(0), stray(pod(1))], &[]);
+    }
+
+    #[test]
+    fn broken_pods_are_replaced_one_at_a_time_and_the_lowest_first() {
+        let broken = |ordinal| stray(unready(ordinal));
+        check(&set(3), &[pod(0), broken(1), broken(2)], &[delete(1)]);
+        check(&set(3), &[pod(0), terminating(1), broken(2)], &[]);
+        check(&set(3), &[pod(0), broken(2)], &[create(1)]);
+        check(&set(3), &[pod(0), unready(1), broken(2)], &[]);
+        check(&set(3), &[pod(0), pod(1), broken(2)], &[delete(2)]);
+        // One that ended goes first, and one that served under the current revision is waited for by no one.
+        let ended = Pod {
+            phase: Phase::Ended,
+            ..pod(0)
+        };
+        check(&set(3), &[ended, pod(1), broken(2)], &[delete(0)]);
+        check(&set(3), &[old(unready(0)), pod(1), broken(2)], &[delete(2)]);
+    }
+
+    #[test]
+    fn what_must_stay_is_not_healed() {
+        let pods = [pod(0), stray(unready(1))];
+        check(&rolling(set(2), 1, 1), &pods, &[delete(1)]);
+        check(&rolling(set(2), 2, 1), &pods, &[]);
+        let waits = Spec {
+            heals: false,
+            ..set(2)
+        };
+        check(&waits, &pods, &[]);
+        let on_delete = Spec {
+            strategy: Strategy::OnDelete,
+            ..set(2)
+        };
+        check(&on_delete, &pods, &[]);
+    }
+
+    #[test]
+    fn recreate_makes_new_pods_when_all_old_ones_are_gone() {
+        for spec in [set(3), parallel(3)] {
+            let spec = Spec {
+                strategy: Strategy::Recreate,
+                ..spec
+            };
+            let all = [delete(2), delete(1), delete(0)];
+            check(&spec, &olds(3, &[1], &[]), &all);
+            check(&spec, &olds(3, &[], &[1]), &[delete(2), delete(0)]);
+            // Also those that are no replicas; new ones stay, but no more are made.
+            check(&spec, &[pod(0), old(pod(5))], &[delete(5)]);
+            check(&spec, &[pod(0), old(terminating(5))], &[]);
+            let first = if spec.is_ordered() { 1 } else { 3 };
+            let made: Vec<_> = (0..first).map(create).collect();
+            check(&spec, &[], &made);
+            check(&spec, &[pod(0), pod(1), pod(2)], &[]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the planner knows of a set, and what it can decide: plain data, from which all that does not matter to
 //! a decision has been taken ([`super::observe`] makes it, [`super::apply`] carries it out).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A replica's number, counted from zero whatever `spec.ordinals.start` says.
 pub(super) type Ordinal = u32;
@@ -17,8 +17,8 @@ pub(super) struct Spec {
     pub(super) policy: Policy,
     /// How a new template reaches the replicas.
     pub(super) strategy: Strategy,
-    /// Whether claims go with a scale-down; a claim that is on its way out blocks its replica then.
-    pub(super) claims_go_on_scale_down: bool,
+    /// Whether a broken rollout heals by itself ([`super::rollout::heal`]).
+    pub(super) heals: bool,
     /// The set itself is on its way out.
     pub(super) deleting: bool,
 }
@@ -38,13 +38,15 @@ pub(super) enum Strategy {
     /// Replicas below the partition (counted from the first) keep their revision; at most
     /// `max_unavailable` others are replaced at a time.
     RollingUpdate {
-        /// `partition`; none where `rollingUpdate` is not given at all.
-        partition: Option<u32>,
+        /// `partition`; zero where `rollingUpdate` is not given at all.
+        partition: u32,
         /// `maxUnavailable` as a number, at least one.
         max_unavailable: u32,
     },
     /// A pod gets the new template when somebody deletes it.
     OnDelete,
+    /// All pods of other revisions go, and only when they are gone are new ones made (KEP-3541).
+    Recreate,
 }
 
 /// Which of the set's two live revisions.
@@ -85,6 +87,12 @@ pub(super) struct Pod {
     pub(super) terminating: bool,
     /// Made from the update revision?
     pub(super) is_update: bool,
+    /// Made from the current revision, the one that the set was last wholly at?
+    pub(super) is_current: bool,
+    /// It has not been ready since it started, for certain.
+    pub(super) never_ready: bool,
+    /// It ended, and stays for a while: those before it ended early, too ([`super::backoff`]).
+    pub(super) held_back: bool,
     /// Its labels and volumes are as the set wants them.
     pub(super) identity_matches: bool,
 }
@@ -96,8 +104,8 @@ pub(super) struct Claims {
     pub(super) missing: bool,
     /// At least one is on its way out.
     pub(super) deleting: bool,
-    /// At least one belongs to a former pod of the replica that is not wholly gone.
-    pub(super) stale: bool,
+    /// At least one belongs to a former pod or a former set, and goes with it.
+    pub(super) doomed: bool,
     /// At least one has owner references other than the retention policy wants.
     pub(super) owners_differ: bool,
 }
@@ -107,11 +115,9 @@ pub(super) struct Claims {
 pub(super) struct Observed {
     /// All pods of the set, in any order.
     pub(super) pods: Vec<Pod>,
-    /// The claims of each replica and of each pod outside the range; absent where the set has no
-    /// claim templates.
+    /// The claims of each pod, and of each replica that may be made now ([`Spec::to_make`]); absent where
+    /// the set has no claim templates.
     pub(super) claims: BTreeMap<Ordinal, Claims>,
-    /// `status.currentReplicas`, which decides the revision where no `rollingUpdate` is given.
-    pub(super) current_replicas: u32,
 }
 
 /// One thing to do.
@@ -170,7 +176,18 @@ impl Pod {
     }
 }
 
+/// Pods that one look makes at the most. What is asked for may be two billions, and there is one server for
+/// all sets.
+const MOST_MADE: usize = 500;
+
 impl Spec {
+    /// The replicas that are not there and may be made now, given the ordinals of all pods.
+    pub(super) fn to_make(&self, taken: &BTreeSet<Ordinal>) -> Vec<Ordinal> {
+        let most = if self.is_ordered() { 1 } else { MOST_MADE };
+        let missing = self.ordinals().filter(|ordinal| !taken.contains(ordinal));
+        missing.take(most).collect()
+    }
+
     /// The replicas' ordinals.
     pub(super) fn ordinals(&self) -> std::ops::Range<Ordinal> {
         self.start..self.start.saturating_add(self.replicas)
@@ -180,15 +197,13 @@ impl Spec {
         self.policy == Policy::OrderedReady
     }
 
-    /// The revision of a replica that is made now.
-    pub(super) fn revision_for(&self, ordinal: Ordinal, current_replicas: u32) -> Revision {
+    /// The revision of a replica that is made now. (Upstream, `status.currentReplicas` stands for the partition where
+    /// `rollingUpdate` is not given. That number is of the past, so that a pod could be made of the revision that
+    /// it is about to be replaced for, again and again.)
+    pub(super) fn revision_for(&self, ordinal: Ordinal) -> Revision {
         let kept = match self.strategy {
-            Strategy::RollingUpdate {
-                partition: Some(partition),
-                ..
-            } => partition,
-            Strategy::RollingUpdate { partition: None, .. } => current_replicas,
-            Strategy::OnDelete => 0,
+            Strategy::RollingUpdate { partition, .. } => partition,
+            Strategy::OnDelete | Strategy::Recreate => 0,
         };
         if ordinal < self.start.saturating_add(kept) {
             Revision::Current
@@ -204,7 +219,7 @@ pub(super) mod builders {
     use super::*;
 
     pub(in crate::statefulset) const ROLLING: Strategy = Strategy::RollingUpdate {
-        partition: Some(0),
+        partition: 0,
         max_unavailable: 1,
     };
 
@@ -214,7 +229,7 @@ pub(super) mod builders {
             start: 0,
             policy: Policy::OrderedReady,
             strategy: ROLLING,
-            claims_go_on_scale_down: false,
+            heals: true,
             deleting: false,
         }
     }
@@ -236,6 +251,9 @@ pub(super) mod builders {
             },
             terminating: false,
             is_update: true,
+            is_current: false,
+            never_ready: false,
+            held_back: false,
             identity_matches: true,
         }
     }
@@ -260,6 +278,16 @@ pub(super) mod builders {
     pub(in crate::statefulset) fn old(pod: Pod) -> Pod {
         Pod {
             is_update: false,
+            is_current: true,
+            ..pod
+        }
+    }
+
+    /// Of a revision that is neither the current nor the update one.
+    pub(in crate::statefulset) fn stray(pod: Pod) -> Pod {
+        Pod {
+            is_update: false,
+            is_current: false,
             ..pod
         }
     }

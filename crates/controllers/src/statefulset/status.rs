@@ -1,8 +1,11 @@
 //! The set's status: a pure function of what was observed.
 
-use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition, StatefulSetStatus};
 
+use super::conditions::conditions;
 use super::state::{Pod, Spec, Strategy};
+use super::trouble::Trouble;
 
 /// The names of the set's two live revisions, and how often a name was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,13 +18,14 @@ pub(super) struct Revisions {
     pub(super) collisions: i32,
 }
 
-/// The status of a set with these pods; `is_current` says whether a pod is of the current revision.
+/// The status of a set with these pods, and what holds it up.
 pub(super) fn status(
     set: &StatefulSet,
     spec: &Spec,
     revisions: &Revisions,
     pods: &[Pod],
-    is_current: impl Fn(&Pod) -> bool,
+    trouble: Option<&Trouble>,
+    now: Timestamp,
 ) -> StatefulSetStatus {
     let count = |test: &dyn Fn(&Pod) -> bool| i32::try_from(pods.iter().filter(|pod| test(pod)).count()).ok();
     let mut status = StatefulSetStatus {
@@ -29,7 +33,7 @@ pub(super) fn status(
         replicas: count(&|_| true).unwrap_or_default(),
         ready_replicas: count(&Pod::is_ready),
         available_replicas: count(&Pod::is_available),
-        current_replicas: count(&|pod| !pod.terminating && is_current(pod)),
+        current_replicas: count(&|pod| !pod.terminating && pod.is_current),
         updated_replicas: count(&|pod| !pod.terminating && pod.is_update),
         current_revision: Some(revisions.current.clone()),
         update_revision: Some(revisions.update.clone()),
@@ -38,7 +42,7 @@ pub(super) fn status(
     };
     let wanted = i32::try_from(spec.replicas).unwrap_or(i32::MAX);
     // With OnDelete, no update is ever complete.
-    let complete = matches!(spec.strategy, Strategy::RollingUpdate { .. })
+    let complete = spec.strategy != Strategy::OnDelete
         && status.replicas == wanted
         && status.updated_replicas == Some(wanted)
         && status.ready_replicas == Some(wanted);
@@ -46,7 +50,23 @@ pub(super) fn status(
         status.current_replicas = status.updated_replicas;
         status.current_revision = status.update_revision.clone();
     }
+    status.conditions = Some(conditions(spec, &status, pods, trouble, now));
     status
+}
+
+/// What the set is newly stuck at, if it is.
+pub(super) fn newly_stuck<'s>(set: &StatefulSet, status: &'s StatefulSetStatus) -> Option<&'s str> {
+    let now = stuck_at(status)?;
+    let before = set.status.as_ref().and_then(stuck_at);
+    (before != Some(now)).then_some(now)
+}
+
+fn stuck_at(status: &StatefulSetStatus) -> Option<&str> {
+    let is_stuck = |condition: &&StatefulSetCondition| {
+        condition.type_.as_deref() == Some("Stuck") && condition.status.as_deref() == Some("True")
+    };
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    conditions.iter().find(is_stuck)?.message.as_deref()
 }
 
 /// Whether a status says something else than the set's own. Absent counts are zero.
@@ -86,7 +106,7 @@ mod tests {
             update: "r2".into(),
             collisions: 0,
         };
-        status(&set, spec, &revisions, pods, |pod| !pod.is_update)
+        status(&set, spec, &revisions, pods, None, Timestamp::UNIX_EPOCH)
     }
 
     /// Replicas, ready, available, current and updated ones.

@@ -1,0 +1,230 @@
+//! The set's conditions: `Available`, `Progressing` and `Stuck`. Kubernetes has none (kubernetes#133696 and its like
+//! have been asking for years); the first two mean what they do for Deployments. A pure function.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{StatefulSetCondition, StatefulSetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::state::{Pod, Spec, Strategy};
+use super::trouble::Trouble;
+
+/// The conditions of a set with these pods, on the ground of those it has: those of others stay as they are, and
+/// times change with the status of a condition only.
+pub(super) fn conditions(
+    spec: &Spec,
+    status: &StatefulSetStatus,
+    pods: &[Pod],
+    trouble: Option<&Trouble>,
+    now: Timestamp,
+) -> Vec<StatefulSetCondition> {
+    let mut conditions = status.conditions.clone().unwrap_or_default();
+    if spec.deleting {
+        return conditions;
+    }
+    let (is_progressing, progress, what) = progress(spec, status, pods, trouble);
+    let range = spec.ordinals();
+    let available = pods
+        .iter()
+        .filter(|pod| range.contains(&pod.ordinal) && !pod.is_unavailable())
+        .count();
+    let is_available = available >= spec.replicas as usize;
+    let reason = if is_available {
+        "AllAvailable"
+    } else {
+        "ReplicasUnavailable"
+    };
+    let message = format!("{available} of {} replicas are available", spec.replicas);
+    let (stuck, why) = trouble.map_or(("NotStuck", ""), |trouble| (trouble.reason, &trouble.message));
+    for (kind, is_true, reason, message) in [
+        ("Available", is_available, reason, message.as_str()),
+        ("Progressing", is_progressing, progress, what.as_str()),
+        ("Stuck", trouble.is_some(), stuck, why),
+    ] {
+        let status = if is_true { "True" } else { "False" };
+        let at = conditions
+            .iter()
+            .position(|condition| condition.type_.as_deref() == Some(kind));
+        let before = at
+            .map(|at| &conditions[at])
+            .filter(|before| before.status.as_deref() == Some(status));
+        let since = before.and_then(|before| before.last_transition_time.clone());
+        // As the API has them, so that what was written is what is read.
+        let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let condition = StatefulSetCondition {
+            type_: Some(kind.to_owned()),
+            status: Some(status.to_owned()),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()).filter(|message| !message.is_empty()),
+            last_transition_time: since.or(Some(Time(second))),
+        };
+        match at {
+            Some(at) => conditions[at] = condition,
+            None => conditions.push(condition),
+        }
+    }
+    conditions
+}
+
+/// Whether the set gets on or has arrived, in a word, and in words.
+fn progress(
+    spec: &Spec,
+    status: &StatefulSetStatus,
+    pods: &[Pod],
+    trouble: Option<&Trouble>,
+) -> (bool, &'static str, String) {
+    if let Some(trouble) = trouble {
+        return (false, "Stuck", trouble.message.clone());
+    }
+    let range = spec.ordinals();
+    let (replicas, others): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().partition(|pod| range.contains(&pod.ordinal));
+    let outdated = replicas.iter().filter(|pod| !pod.is_update).count();
+    let kept = match spec.strategy {
+        Strategy::RollingUpdate { partition, .. } => {
+            let lowest = spec.start.saturating_add(partition);
+            replicas
+                .iter()
+                .filter(|pod| !pod.is_update && pod.ordinal < lowest)
+                .count()
+        }
+        Strategy::OnDelete => outdated,
+        Strategy::Recreate => 0,
+    };
+    let updated = replicas.len() - outdated;
+    if outdated > kept {
+        let total = spec.replicas as usize - kept.min(spec.replicas as usize);
+        return (
+            true,
+            "Updating",
+            format!("{updated} of {total} replicas have the newest template"),
+        );
+    }
+    if !others.is_empty() {
+        let message = format!(
+            "{} pods beyond the {} replicas are to end",
+            others.len(),
+            spec.replicas
+        );
+        return (true, "ScalingDown", message);
+    }
+    if replicas.len() < spec.replicas as usize {
+        let message = format!("{} of {} pods have been made", replicas.len(), spec.replicas);
+        return (true, "CreatingPods", message);
+    }
+    let available = status.available_replicas.unwrap_or(0);
+    if replicas.iter().any(|pod| pod.is_unavailable()) {
+        let message = format!("{available} of {} replicas are available", spec.replicas);
+        return (true, "WaitingForPods", message);
+    }
+    let message = match (kept, spec.strategy) {
+        (0, _) => format!("all {} replicas have the newest template", spec.replicas),
+        (kept, Strategy::OnDelete) => {
+            format!("{kept} replicas get the newest template when they are deleted")
+        }
+        (kept, _) => format!("the partition keeps {kept} replicas from the newest template"),
+    };
+    (true, "Complete", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statefulset::state::builders::{old, parallel, pod, set, terminating, unready};
+
+    /// Status and reason of each, in their order.
+    fn shown(conditions: &[StatefulSetCondition]) -> Vec<String> {
+        let show = |condition: &StatefulSetCondition| {
+            let reason = condition.reason.as_deref().unwrap_or_default();
+            let word = |text: &Option<String>| text.clone().unwrap_or_default();
+            format!("{}={} {reason}", word(&condition.type_), word(&condition.status))
+        };
+        conditions.iter().map(show).collect()
+    }
+
+    fn check(spec: &Spec, pods: &[Pod], trouble: Option<&Trouble>, expected: [&str; 3]) {
+        let status = StatefulSetStatus::default();
+        let found = conditions(spec, &status, pods, trouble, Timestamp::UNIX_EPOCH);
+        assert_eq!(shown(&found), expected, "{pods:?}");
+    }
+
+    #[test]
+    fn conditions_say_where_a_set_is() {
+        let out = "Available=False ReplicasUnavailable";
+        let all = "Available=True AllAvailable";
+        let fine = "Stuck=False NotStuck";
+        check(&set(0), &[], None, [all, "Progressing=True Complete", fine]);
+        check(
+            &set(2),
+            &[pod(0)],
+            None,
+            [out, "Progressing=True CreatingPods", fine],
+        );
+        check(
+            &set(1),
+            &[unready(0)],
+            None,
+            [out, "Progressing=True WaitingForPods", fine],
+        );
+        check(&set(1), &[pod(0)], None, [all, "Progressing=True Complete", fine]);
+        check(
+            &set(1),
+            &[pod(0), pod(1)],
+            None,
+            [all, "Progressing=True ScalingDown", fine],
+        );
+        check(
+            &parallel(2),
+            &[old(pod(0)), pod(1)],
+            None,
+            [all, "Progressing=True Updating", fine],
+        );
+        check(
+            &set(1),
+            &[terminating(0)],
+            None,
+            [out, "Progressing=True WaitingForPods", fine],
+        );
+        let on_delete = Spec {
+            strategy: Strategy::OnDelete,
+            ..set(1)
+        };
+        check(
+            &on_delete,
+            &[old(pod(0))],
+            None,
+            [all, "Progressing=True Complete", fine],
+        );
+        let trouble = Trouble::new("ImageMissing", "it is nowhere".to_owned());
+        let expected = [out, "Progressing=False Stuck", "Stuck=True ImageMissing"];
+        check(&set(1), &[unready(0)], Some(&trouble), expected);
+    }
+
+    #[test]
+    fn those_of_others_stay_and_times_change_with_the_status() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let foreign = StatefulSetCondition {
+            type_: Some("Backup".into()),
+            status: Some("True".into()),
+            ..StatefulSetCondition::default()
+        };
+        let mut status = StatefulSetStatus {
+            conditions: Some(vec![foreign.clone()]),
+            ..StatefulSetStatus::default()
+        };
+        let first = conditions(&set(1), &status, &[unready(0)], None, at(1));
+        assert_eq!(first[0], foreign);
+        status.conditions = Some(first.clone());
+        assert_eq!(conditions(&set(1), &status, &[unready(0)], None, at(2)), first);
+        let later = conditions(&set(1), &status, &[pod(0)], None, at(3));
+        let times: Vec<_> = later[1..]
+            .iter()
+            .map(|condition| {
+                condition
+                    .last_transition_time
+                    .as_ref()
+                    .map(|time| time.0.as_second())
+            })
+            .collect();
+        assert_eq!(times, [Some(3), Some(1), Some(1)]);
+    }
+}

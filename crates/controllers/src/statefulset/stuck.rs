@@ -1,0 +1,153 @@
+//! What a set waits for that will not come by itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod as PodObject;
+
+use super::apply::ApplyError;
+use super::identity::pod_name;
+use super::state::{Action, Observed, Phase, Pod, Spec};
+use super::trouble::{Trouble, trouble};
+
+/// What holds a set up, the lowest replica's first; and when to look again, as time alone can make trouble.
+pub(super) fn stuck(
+    set: &StatefulSet,
+    spec: &Spec,
+    seen: &Observed,
+    objects: &[Arc<PodObject>],
+    planned: &[Action],
+    applied: Result<(), &ApplyError>,
+    now: Timestamp,
+) -> (Option<Trouble>, Option<Timestamp>) {
+    let mut look: Option<Timestamp> = None;
+    let mut found: Option<(u32, Trouble)> = None;
+    let mut note = |ordinal: u32, trouble: Trouble| {
+        if found.as_ref().is_none_or(|(lowest, _)| ordinal < *lowest) {
+            found = Some((ordinal, trouble));
+        }
+    };
+    let goes: HashSet<&str> = planned.iter().filter_map(deleted).collect();
+    let objects: HashMap<&str, &Arc<PodObject>> = objects
+        .iter()
+        .filter_map(|object| Some((object.metadata.uid.as_deref()?, object)))
+        .collect();
+    for pod in &seen.pods {
+        let is_replica = spec.ordinals().contains(&pod.ordinal);
+        let uid = pod.uid.as_str();
+        if !pod.is_unavailable() || goes.contains(uid) || !(is_replica || pod.terminating) {
+            continue;
+        }
+        let Some(object) = objects.get(uid) else {
+            continue;
+        };
+        if pod.phase == Phase::Ended && !pod.terminating {
+            if pod.held_back {
+                note(pod.ordinal, ended(set, pod, object));
+            }
+            continue;
+        }
+        match trouble(object, now) {
+            Ok(Some(trouble)) => note(pod.ordinal, trouble),
+            Ok(None) => {}
+            Err(at) => look = Some(look.map_or(at, |look| look.min(at))),
+        }
+    }
+    let taken = seen.pods.iter().map(|pod| pod.ordinal).collect();
+    for ordinal in spec.to_make(&taken) {
+        let claims = seen.claims.get(&ordinal).copied().unwrap_or_default();
+        if claims.deleting || claims.doomed {
+            let pod = pod_name(set.metadata.name.as_deref().unwrap_or_default(), ordinal);
+            let message = format!(
+                "pod {pod} is not made before its claim is gone, which is being deleted, and made anew: see kubectl get pvc"
+            );
+            note(ordinal, Trouble::new("ClaimDoesNotEnd", message));
+        }
+    }
+    let refused = applied.err().filter(|error| !error.is_conflict());
+    let refused = refused.map(|error| Trouble::new("Refused", error.words()));
+    (refused.or(found.map(|(_, trouble)| trouble)), look)
+}
+
+fn deleted(action: &Action) -> Option<&str> {
+    match action {
+        Action::DeletePod { uid, .. } => Some(uid),
+        _ => None,
+    }
+}
+
+/// A pod that ended early, as its predecessor did.
+fn ended(set: &StatefulSet, pod: &Pod, object: &PodObject) -> Trouble {
+    let name = pod_name(set.metadata.name.as_deref().unwrap_or_default(), pod.ordinal);
+    let status = object.status.clone().unwrap_or_default();
+    let words = [status.phase, status.reason, status.message];
+    let how: Vec<String> = words.into_iter().flatten().collect();
+    let message = format!(
+        "pod {name} ended soon after it was made, as did the one before ({}); it is replaced ever more slowly",
+        how.join(": ")
+    );
+    Trouble::new("PodEnds", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::statefulset::state::Claims;
+    use crate::statefulset::state::builders::{delete, pod, set as spec, unready};
+
+    fn of(pods: &[Pod], claims: Claims, planned: &[Action]) -> Option<&'static str> {
+        let set = serde_json::from_value(json!({"metadata": {"name": "web"}})).expect("a set");
+        let objects: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                let unscheduled = json!([{"type": "PodScheduled", "status": "False"}]);
+                let object = json!({
+                    "metadata": {"name": format!("web-{}", pod.ordinal), "uid": pod.uid},
+                    "status": {"conditions": unscheduled},
+                });
+                Arc::new(serde_json::from_value::<PodObject>(object).expect("a pod"))
+            })
+            .collect();
+        let seen = Observed {
+            pods: pods.to_vec(),
+            claims: BTreeMap::from([(1, claims)]),
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let (found, look) = stuck(&set, &spec(2), &seen, &objects, planned, Ok(()), now);
+        assert_eq!(look, None);
+        found.map(|trouble| trouble.reason)
+    }
+
+    #[test]
+    fn only_what_a_set_waits_for_is_its_trouble() {
+        let none = Claims::default();
+        assert_eq!(of(&[pod(0), pod(1)], none, &[]), None);
+        assert_eq!(of(&[pod(0), unready(1)], none, &[]), Some("Unschedulable"));
+        // It is about to go, or is none of the replicas.
+        assert_eq!(of(&[pod(0), unready(1)], none, &[delete(1)]), None);
+        assert_eq!(of(&[pod(0), pod(1), unready(2)], none, &[]), None);
+        let ended = Pod {
+            phase: Phase::Ended,
+            ..pod(1)
+        };
+        let held_back = Pod {
+            held_back: true,
+            ..ended.clone()
+        };
+        assert_eq!(of(&[pod(0), ended], none, &[]), None);
+        assert_eq!(of(&[pod(0), held_back], none, &[]), Some("PodEnds"));
+        let deleting = Claims {
+            deleting: true,
+            ..none
+        };
+        assert_eq!(of(&[pod(0)], deleting, &[]), Some("ClaimDoesNotEnd"));
+        assert_eq!(of(&[unready(0)], deleting, &[]), Some("Unschedulable"));
+        assert_eq!(of(&[pod(0)], none, &[]), None);
+    }
+}
