@@ -35,7 +35,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, Task, run};
+use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
 use self::adopt::{Relation, controller_of, pod_relation};
