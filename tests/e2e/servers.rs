@@ -169,13 +169,11 @@ fn next_build() -> Result<()> {
         second.apply(&pod("new", "echo hello; exec sleep 1000000", &[]))?;
         second.wait_for("pod/new", "condition=Ready")?;
         check_contains(&second.kubectl("logs new").ok()?, &["hello"])?;
-        second.in_pod("web-0", "kill -KILL -1 || true").ok();
-        machine
-            .run(&format!(
-                "kill -KILL {}",
-                before["web-1"].0.split(' ').nth(1).context("no pid")?
-            ))
-            .ok()?;
+        ensure!(second.in_pod("web-0", "hostname")? == "web-0\n");
+        for pod in ["web-0", "web-1"] {
+            let main = before[pod].0.split(' ').nth(1).context("no pid")?;
+            machine.run(&format!("kill -KILL {main}")).ok()?;
+        }
         for pod in ["web-0", "web-1"] {
             second.wait_for(
                 &format!("pod/{pod}"),
