@@ -91,11 +91,11 @@ bench: packages build ## measure speed and memory; BENCH has options (--trace, -
 .PHONY: test
 test: lint unit e2e ## all of these
 
-ROUNDS ?= 50
+ROUNDS ?= 500
 KILLS ?= 2000
 
 .PHONY: soak
-soak: packages build ## crashes and faults, for longer (ROUNDS=50 kills of the server, KILLS=2000 of the store)
+soak: packages build ## crashes and faults, for longer (ROUNDS=500 kills of the server, KILLS=2000 of the store)
 	@export STEAD_CHURN_ROUNDS=$(ROUNDS) STEAD_KILL_ROUNDS=$(KILLS)
 	cargo test --release --workspace --test kill --test containers
 	for tests in crash: disks: faults: servers:; do
