@@ -307,6 +307,25 @@ pub(crate) struct Observed {
 }
 
 #[cfg(test)]
+impl Observed {
+    /// A pod whose volumes and sandbox are ready.
+    pub(super) fn ready(containers: BTreeMap<String, Container>, since: Instant) -> Observed {
+        Observed {
+            volumes: Step::Done(()),
+            volume_failures: 0,
+            sandbox_failures: 0,
+            sandbox: Sandbox::Up(Step::Done(None)),
+            containers,
+            since,
+            start_time: Timestamp::UNIX_EPOCH,
+            ip: None,
+            verdict: None,
+            finalized: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -305,6 +305,30 @@ fn run_container(
 }
 
 #[cfg(test)]
+impl Wanted {
+    /// What a pod of these containers asks for; those whose names begin with "side" are sidecars.
+    pub(super) fn of(init: &[&str], main: &[&str]) -> Wanted {
+        let named = |names: &[&str]| {
+            let named = |name: &&str| ContainerWanted {
+                name: (*name).to_owned(),
+                sidecar: name.starts_with("side"),
+            };
+            names.iter().map(named).collect()
+        };
+        Wanted {
+            init: named(init),
+            main: named(main),
+            restart: Restart::Always,
+            deletion: None,
+            gone: false,
+            parked: false,
+            grace: Duration::from_secs(30),
+            deadline: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
@@ -317,16 +341,6 @@ mod tests {
         wanted: Wanted,
         seen: Observed,
         now: Instant,
-    }
-
-    fn named(names: &[&str]) -> Vec<ContainerWanted> {
-        names
-            .iter()
-            .map(|name| ContainerWanted {
-                name: (*name).to_owned(),
-                sidecar: name.starts_with("side"),
-            })
-            .collect()
     }
 
     /// A pod whose volumes and sandbox are ready and whose images are there.
@@ -342,28 +356,8 @@ mod tests {
             .map(|name| ((*name).to_owned(), fresh.clone()))
             .collect();
         Case {
-            wanted: Wanted {
-                init: named(init),
-                main: named(main),
-                restart: Restart::Always,
-                deletion: None,
-                gone: false,
-                parked: false,
-                grace: Duration::from_secs(30),
-                deadline: None,
-            },
-            seen: Observed {
-                volumes: Step::Done(()),
-                volume_failures: 0,
-                sandbox_failures: 0,
-                sandbox: Sandbox::Up(Step::Done(None)),
-                containers,
-                since: now,
-                start_time: Timestamp::UNIX_EPOCH,
-                ip: None,
-                verdict: None,
-                finalized: false,
-            },
+            wanted: Wanted::of(init, main),
+            seen: Observed::ready(containers, now),
             now,
         }
     }

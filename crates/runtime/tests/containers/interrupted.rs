@@ -1,11 +1,13 @@
 //! Starts whose outcome the server does not learn, and shims that stop answering.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
-use stead_runtime::{Event, Pod, PodError, StartError};
+use stead_runtime::{ContainerInfo, Event, Pod, PodError, StartError};
+use tokio::task::JoinHandle;
 
 use crate::support::*;
 use crate::trials;
@@ -68,15 +70,35 @@ fn populated(engine: &Engine, pod: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// Where the pod's containers have their bundles.
+fn bundles(engine: &Engine, pod: &Pod) -> PathBuf {
+    let pods = engine.dir.path().join("state/pods");
+    pods.join(pod.uid()).join("containers")
+}
+
+/// Begins to start a container.
+fn begin(pod: &Pod) -> JoinHandle<Result<ContainerInfo, StartError>> {
+    let pod = pod.clone();
+    tokio::spawn(async move { pod.start_container(script("c", "sleep 1000")).await })
+}
+
+/// Starts a container of a pod that cannot be talked to until it is connected again.
+async fn start_when_connected(pod: &Pod) -> ContainerInfo {
+    loop {
+        match pod.start_container(script("c", "sleep 1000")).await {
+            Ok(info) => break info,
+            Err(StartError::PodEnded) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 async fn a_start_that_was_given_up_does_not_come_about() {
     let mut engine = Engine::new().await;
     let pod = adopted(&mut engine).await;
     let (mut begun, mut lost) = (BTreeSet::new(), 0);
     for round in 0..24 {
-        let starting = tokio::spawn({
-            let pod = pod.clone();
-            async move { pod.start_container(script("c", "sleep 1000")).await }
-        });
+        let starting = begin(&pod);
         // From before the request is sent until after the container runs.
         tokio::time::sleep(Duration::from_millis(3 * round)).await;
         cut(pod.pid());
@@ -85,14 +107,8 @@ async fn a_start_that_was_given_up_does_not_come_about() {
             Err(error) => {
                 assert!(matches!(error, StartError::PodEnded), "{error}");
                 lost += 1;
-                // Its name is free at once. Until it is connected again, the pod cannot be talked to.
-                loop {
-                    match pod.start_container(script("c", "sleep 1000")).await {
-                        Ok(info) => break info,
-                        Err(StartError::PodEnded) => tokio::task::yield_now().await,
-                        Err(error) => panic!("round {round}: {error}"),
-                    }
-                }
+                // Its name is free at once.
+                start_when_connected(&pod).await
             }
         };
         begun.insert(info.id.clone());
@@ -114,12 +130,7 @@ async fn a_start_that_was_given_up_does_not_come_about() {
         pod.remove_container(&info.id).await.unwrap();
     }
     assert!(lost > 0 && !begun.is_empty(), "{lost} were lost");
-    let bundles = engine
-        .dir
-        .path()
-        .join("state/pods")
-        .join(pod.uid())
-        .join("containers");
+    let bundles = bundles(&engine, &pod);
     until("nothing is left of them", || {
         std::fs::read_dir(&bundles).unwrap().count() == 0
     })
@@ -132,16 +143,8 @@ async fn a_start_that_the_shim_has_not_read_does_not_come_about() {
     let pod = adopted(&mut engine).await;
     let side = pod.start_container(script("side", "sleep 1000")).await.unwrap();
     signal(pod.pid(), "STOP");
-    let starting = tokio::spawn({
-        let pod = pod.clone();
-        async move { pod.start_container(script("c", "sleep 1000")).await }
-    });
-    let bundles = engine
-        .dir
-        .path()
-        .join("state/pods")
-        .join(pod.uid())
-        .join("containers");
+    let starting = begin(&pod);
+    let bundles = bundles(&engine, &pod);
     until("it is prepared", || {
         std::fs::read_dir(&bundles).unwrap().count() == 2
     })
@@ -153,13 +156,7 @@ async fn a_start_that_the_shim_has_not_read_does_not_come_about() {
     assert!(matches!(error, StartError::PodEnded), "{error}");
     // The shim reads the request that was given up, and then that nobody waits for it.
     signal(pod.pid(), "CONT");
-    let info = loop {
-        match pod.start_container(script("c", "sleep 1000")).await {
-            Ok(info) => break info,
-            Err(StartError::PodEnded) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let info = start_when_connected(&pod).await;
     let both = BTreeSet::from([side.id, info.id]);
     assert_eq!(populated(&engine, pod.uid()), both);
     let found = engine.restart().await;
@@ -179,6 +176,7 @@ async fn a_pod_that_dies_while_it_is_looked_for_is_reported_dead() {
     // It accepts connections, as the kernel does that for it, but does not answer.
     signal(shim, "STOP");
     let killer = tokio::spawn(async move {
+        // In the middle of the search, which waits for an answer and can be seen from nowhere.
         tokio::time::sleep(Duration::from_millis(300)).await;
         kill(shim);
     });
@@ -195,16 +193,8 @@ async fn a_pod_that_dies_while_it_is_looked_for_is_reported_dead() {
 async fn what_is_being_started_is_waited_for_at_the_end() {
     let mut engine = Engine::new().await;
     let pod = engine.pod().await;
-    let starting = tokio::spawn({
-        let pod = pod.clone();
-        async move { pod.start_container(script("c", "sleep 1000")).await }
-    });
-    let bundles = engine
-        .dir
-        .path()
-        .join("state/pods")
-        .join(pod.uid())
-        .join("containers");
+    let starting = begin(&pod);
+    let bundles = bundles(&engine, &pod);
     until("it has begun", || {
         std::fs::read_dir(&bundles).unwrap().count() == 1
     })
@@ -223,10 +213,8 @@ async fn a_shim_that_hangs_does_not_keep_the_server() {
     let pod = engine.pod().await;
     let shim = pod.pid();
     signal(shim, "STOP");
-    let starting = tokio::spawn({
-        let pod = pod.clone();
-        async move { pod.start_container(script("c", "sleep 1000")).await }
-    });
+    let starting = begin(&pod);
+    // A shim that is stopped tells nobody that it has been asked.
     tokio::time::sleep(Duration::from_millis(100)).await;
     within(engine.runtime.clone().close()).await;
     let error = starting.await.unwrap().unwrap_err();

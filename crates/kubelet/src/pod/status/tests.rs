@@ -1,6 +1,5 @@
 //! How statuses follow from what was observed.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,42 +23,14 @@ fn case(init: &[&str], main: &[&str]) -> Case {
     };
     let spec = json!({"initContainers": containers(init), "containers": containers(main)});
     let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
-    let named = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| ContainerWanted {
-                name: (*name).to_owned(),
-                sidecar: false,
-            })
-            .collect()
-    };
     let all = init.iter().chain(main);
     Case {
         pod: serde_json::from_value(pod).expect("a pod"),
-        wanted: Wanted {
-            init: named(init),
-            main: named(main),
-            restart: Restart::Always,
-            deletion: None,
-            gone: false,
-            parked: false,
-            grace: Duration::from_secs(30),
-            deadline: None,
-        },
-        seen: Observed {
-            volumes: Step::Done(()),
-            volume_failures: 0,
-            sandbox_failures: 0,
-            sandbox: Sandbox::Up(Step::Done(None)),
-            containers: all
-                .map(|name| ((*name).to_owned(), Container::new()))
-                .collect::<BTreeMap<_, _>>(),
-            since: Instant::now(),
-            start_time: Timestamp::UNIX_EPOCH,
-            ip: None,
-            verdict: None,
-            finalized: false,
-        },
+        wanted: Wanted::of(init, main),
+        seen: Observed::ready(
+            all.map(|name| ((*name).to_owned(), Container::new())).collect(),
+            Instant::now(),
+        ),
     }
 }
 
