@@ -13,6 +13,7 @@ use stead_informer::{EventType, Informers, Key, Recorder, reference};
 
 use super::identity::{fix, new_claims, new_pod, pod_name};
 use super::observe::claim_names;
+use super::ordinals::Ordinals;
 use super::retention::{PodRef, has_other_controller, wanted_owners};
 use super::state::{Action, Ordinal, Revision};
 use super::wrote::Wrote;
@@ -52,7 +53,7 @@ pub(super) struct Applier<'a> {
     /// Name and template of the update revision.
     pub(super) update: (&'a str, &'a PodTemplateSpec),
     /// The replicas that are to be.
-    pub(super) ordinals: std::ops::Range<Ordinal>,
+    pub(super) ordinals: Ordinals,
     pub(super) wrote: &'a Wrote,
 }
 
@@ -220,7 +221,7 @@ impl Applier<'_> {
         let pod = PodRef {
             ordinal,
             uid: "",
-            condemned: !self.ordinals.contains(&ordinal),
+            condemned: !self.ordinals.contains(ordinal),
         };
         if let Some(owners) = wanted_owners(&claim, self.set, &pod) {
             claim.metadata.owner_references = Some(owners);
@@ -248,7 +249,7 @@ impl Applier<'_> {
         let pod = PodRef {
             ordinal,
             uid: &uid,
-            condemned: !self.ordinals.contains(&ordinal),
+            condemned: !self.ordinals.contains(ordinal),
         };
         for name in claim_names(self.set, ordinal) {
             let Some(claim) = self.informers.claims.get(&Key::new(self.namespace(), &name)) else {

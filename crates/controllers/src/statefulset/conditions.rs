@@ -8,6 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::state::{Pod, Spec, Strategy};
 use super::trouble::Trouble;
 
+/// The condition that names the holes among the ordinals; there only if there are some.
+const LEFT_OUT: &str = "OrdinalsLeftOut";
+
 /// The conditions of a set with these pods, on the ground of those it has: those of others stay as they are, and
 /// times change with the status of a condition only.
 pub(super) fn conditions(
@@ -25,7 +28,7 @@ pub(super) fn conditions(
     let range = spec.ordinals();
     let available = pods
         .iter()
-        .filter(|pod| range.contains(&pod.ordinal) && !pod.is_unavailable())
+        .filter(|pod| range.contains(pod.ordinal) && !pod.is_unavailable())
         .count();
     let is_available = available >= spec.replicas as usize;
     let reason = if is_available {
@@ -34,12 +37,19 @@ pub(super) fn conditions(
         "ReplicasUnavailable"
     };
     let message = format!("{available} of {} replicas are available", spec.replicas);
+    let holes = spec.ordinals().holes(spec.start);
+    let left_out = |condition: &StatefulSetCondition| condition.type_.as_deref() == Some(LEFT_OUT);
+    if holes.is_empty() {
+        conditions.retain(|condition| !left_out(condition));
+    }
+    let shown = (!holes.is_empty()).then_some((LEFT_OUT, true, "Annotation", holes.as_str()));
     let (stuck, why) = trouble.map_or(("NotStuck", ""), |trouble| (trouble.reason, &trouble.message));
-    for (kind, is_true, reason, message) in [
+    let all = [
         ("Available", is_available, reason, message.as_str()),
         ("Progressing", is_progressing, progress, what.as_str()),
         ("Stuck", trouble.is_some(), stuck, why),
-    ] {
+    ];
+    for (kind, is_true, reason, message) in all.into_iter().chain(shown) {
         let status = if is_true { "True" } else { "False" };
         let at = conditions
             .iter()
@@ -76,12 +86,11 @@ fn progress(
         return (false, "Stuck", trouble.message.clone());
     }
     let range = spec.ordinals();
-    let (replicas, others): (Vec<&Pod>, Vec<&Pod>) =
-        pods.iter().partition(|pod| range.contains(&pod.ordinal));
+    let (replicas, others): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| range.contains(pod.ordinal));
     let outdated = replicas.iter().filter(|pod| !pod.is_update).count();
     let kept = match spec.strategy {
         Strategy::RollingUpdate { partition, .. } => {
-            let lowest = spec.start.saturating_add(partition);
+            let lowest = spec.lowest_updated(partition);
             replicas
                 .iter()
                 .filter(|pod| !pod.is_update && pod.ordinal < lowest)
@@ -129,6 +138,7 @@ fn progress(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::statefulset::ordinals::LeftOut;
     use crate::statefulset::state::builders::{old, parallel, pod, set, terminating, unready};
 
     /// Status and reason of each, in their order.
@@ -197,6 +207,33 @@ mod tests {
         let trouble = Trouble::new("ImageMissing", "it is nowhere".to_owned());
         let expected = [out, "Progressing=False Stuck", "Stuck=True ImageMissing"];
         check(&set(1), &[unready(0)], Some(&trouble), expected);
+    }
+
+    #[test]
+    fn ordinals_that_are_left_out_are_shown() {
+        let with_hole = Spec {
+            left_out: LeftOut::parse("1").expect("an ordinal"),
+            ..set(2)
+        };
+        let mut status = StatefulSetStatus::default();
+        let found = conditions(
+            &with_hole,
+            &status,
+            &[pod(0), pod(2)],
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
+        let expected = [
+            "Available=True AllAvailable",
+            "Progressing=True Complete",
+            "Stuck=False NotStuck",
+            "OrdinalsLeftOut=True Annotation",
+        ];
+        assert_eq!(shown(&found), expected);
+        assert_eq!(found[3].message.as_deref(), Some("1"));
+        status.conditions = Some(found);
+        let filled = conditions(&set(2), &status, &[pod(0), pod(1)], None, Timestamp::UNIX_EPOCH);
+        assert_eq!(shown(&filled), expected[..3]);
     }
 
     #[test]

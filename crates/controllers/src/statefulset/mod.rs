@@ -14,6 +14,7 @@ mod identity;
 #[cfg(test)]
 mod model;
 mod observe;
+mod ordinals;
 mod plan;
 mod retention;
 mod revision;
@@ -124,7 +125,11 @@ impl StatefulSets {
             let observed = observe::observe(&set, &wanted, &pods, names, find_claim, &mut backoff, now);
             (observed, backoff.next(now))
         };
-        let actions = plan::plan(&wanted, &observed);
+        let misunderstood = observe::misunderstood(&set);
+        let actions = match &misunderstood {
+            None => plan::plan(&wanted, &observed),
+            Some(_) => Vec::new(),
+        };
         let applier = Applier {
             client: &self.client,
             informers: &self.informers,
@@ -138,6 +143,7 @@ impl StatefulSets {
         let applied = applier.apply(&actions).await;
         let outcome = applied.as_ref().copied();
         let (trouble, look) = stuck::stuck(&set, &wanted, &observed, &pods, &actions, outcome, now);
+        let trouble = misunderstood.or(trouble);
         let names = &history.names;
         let status = status::status(&set, &wanted, names, &observed.pods, trouble.as_ref(), now);
         self.write_status(&set, &status, wrote).await?;

@@ -10,9 +10,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::backoff::Backoff;
 use super::identity::{REVISION_LABEL, claim_name, matches, parse_name, template_names};
+use super::ordinals::LeftOut;
 use super::retention::{PodRef, is_doomed, is_stale, wanted_owners};
 use super::state::{Claims, Observed, Ordinal, Phase, Pod, Policy, Spec, Strategy};
 use super::status::Revisions;
+use super::trouble::Trouble;
 
 /// What a set asks for.
 pub(super) fn spec(set: &StatefulSet) -> Spec {
@@ -27,6 +29,7 @@ pub(super) fn spec(set: &StatefulSet) -> Spec {
             .and_then(|ordinals| ordinals.start)
             .and_then(|start| u32::try_from(start).ok())
             .unwrap_or(0),
+        left_out: left_out(set).unwrap_or_default(),
         policy: match spec.pod_management_policy.as_deref() {
             Some("Parallel") => Policy::Parallel,
             _ => Policy::OrderedReady,
@@ -48,6 +51,24 @@ pub(super) fn spec(set: &StatefulSet) -> Spec {
         heals: !waits_when_broken(set),
         deleting: set.metadata.deletion_timestamp.is_some(),
     }
+}
+
+/// The annotation that names ordinals which are to have no replica.
+const LEFT_OUT: &str = "stead.dev/left-out-ordinals";
+
+fn left_out(set: &StatefulSet) -> Result<LeftOut, String> {
+    let annotations = set.metadata.annotations.as_ref();
+    let value = annotations.and_then(|annotations| annotations.get(LEFT_OUT));
+    value.map_or(Ok(LeftOut::default()), |text| LeftOut::parse(text))
+}
+
+/// What a set asks for that cannot be understood: nothing is done before that is put right, as the wrong pods could go.
+pub(super) fn misunderstood(set: &StatefulSet) -> Option<Trouble> {
+    let part = left_out(set).err()?;
+    let message = format!(
+        "annotation {LEFT_OUT} has {part:?}, which is neither an ordinal nor a range of ordinals: write them as in 1,4-6"
+    );
+    Some(Trouble::new("InvalidAnnotation", message))
 }
 
 /// The annotation that has a broken rollout wait until a person deletes the pod, as it does upstream.
@@ -198,13 +219,14 @@ pub(super) fn observe(
             pods.iter().map(|pod| (pod.ordinal, pod.uid.as_str())).collect();
         let missing = spec.to_make(&present.keys().copied().collect());
         let missing = missing.into_iter().map(|ordinal| (ordinal, ""));
+        let ordinals = spec.ordinals();
         missing
             .chain(present)
             .map(|(ordinal, uid)| {
                 let pod = PodRef {
                     ordinal,
                     uid,
-                    condemned: !spec.ordinals().contains(&ordinal),
+                    condemned: !ordinals.contains(ordinal),
                 };
                 (ordinal, claims_of(set, &pod, &claims))
             })

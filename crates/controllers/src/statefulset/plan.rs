@@ -58,7 +58,7 @@ fn partition<'p>(spec: &Spec, pods: &'p [Pod]) -> (Replicas<'p>, Vec<&'p Pod>) {
     let mut replicas: Replicas<'p> = missing.map(|ordinal| (ordinal, None)).collect();
     let mut condemned = Vec::new();
     for pod in pods {
-        if range.contains(&pod.ordinal) {
+        if range.contains(pod.ordinal) {
             replicas.insert(pod.ordinal, Some(pod));
         } else {
             condemned.push(pod);

@@ -15,7 +15,7 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
     else {
         return;
     };
-    let lowest = spec.start.saturating_add(partition);
+    let lowest = spec.lowest_updated(partition);
     let present = || replicas.values().flatten().copied();
     let available = present().filter(|pod| !pod.is_unavailable()).count();
     let unavailable = (spec.replicas as usize).saturating_sub(available);
@@ -55,7 +55,7 @@ pub(super) fn heal(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Actio
     let Strategy::RollingUpdate { partition, .. } = spec.strategy else {
         return;
     };
-    let lowest = spec.start.saturating_add(partition);
+    let lowest = spec.lowest_updated(partition);
     let goes = |action: &Action| matches!(action, Action::DeletePod { .. });
     let is_replaced = replicas.values().flatten().any(|pod| pod.terminating);
     if !spec.heals || is_replaced || actions.iter().any(goes) {

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ordinals::{LeftOut, Ordinals};
+
 /// A replica's number, counted from zero whatever `spec.ordinals.start` says.
 pub(super) type Ordinal = u32;
 
@@ -13,6 +15,8 @@ pub(super) struct Spec {
     pub(super) replicas: u32,
     /// The first replica's ordinal.
     pub(super) start: Ordinal,
+    /// Ordinals that there are to be no replicas of.
+    pub(super) left_out: LeftOut,
     /// One after another, or all at once.
     pub(super) policy: Policy,
     /// How a new template reaches the replicas.
@@ -184,13 +188,19 @@ impl Spec {
     /// The replicas that are not there and may be made now, given the ordinals of all pods.
     pub(super) fn to_make(&self, taken: &BTreeSet<Ordinal>) -> Vec<Ordinal> {
         let most = if self.is_ordered() { 1 } else { MOST_MADE };
-        let missing = self.ordinals().filter(|ordinal| !taken.contains(ordinal));
+        let ordinals = self.ordinals();
+        let missing = ordinals.iter().filter(|ordinal| !taken.contains(ordinal));
         missing.take(most).collect()
     }
 
     /// The replicas' ordinals.
-    pub(super) fn ordinals(&self) -> std::ops::Range<Ordinal> {
-        self.start..self.start.saturating_add(self.replicas)
+    pub(super) fn ordinals(&self) -> Ordinals {
+        Ordinals::new(self.start, self.replicas, &self.left_out)
+    }
+
+    /// The lowest ordinal that a rolling update with this partition may touch: so many replicas are below it.
+    pub(super) fn lowest_updated(&self, partition: u32) -> Ordinal {
+        self.ordinals().after(partition)
     }
 
     pub(super) fn is_ordered(&self) -> bool {
@@ -205,7 +215,7 @@ impl Spec {
             Strategy::RollingUpdate { partition, .. } => partition,
             Strategy::OnDelete | Strategy::Recreate => 0,
         };
-        if ordinal < self.start.saturating_add(kept) {
+        if kept > 0 && ordinal < self.lowest_updated(kept) {
             Revision::Current
         } else {
             Revision::Update
@@ -227,6 +237,7 @@ pub(super) mod builders {
         Spec {
             replicas,
             start: 0,
+            left_out: LeftOut::default(),
             policy: Policy::OrderedReady,
             strategy: ROLLING,
             heals: true,

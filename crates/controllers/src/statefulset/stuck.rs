@@ -34,8 +34,9 @@ pub(super) fn stuck(
         .iter()
         .filter_map(|object| Some((object.metadata.uid.as_deref()?, object)))
         .collect();
+    let ordinals = spec.ordinals();
     for pod in &seen.pods {
-        let is_replica = spec.ordinals().contains(&pod.ordinal);
+        let is_replica = ordinals.contains(pod.ordinal);
         let uid = pod.uid.as_str();
         if !pod.is_unavailable() || goes.contains(uid) || !(is_replica || pod.terminating) {
             continue;

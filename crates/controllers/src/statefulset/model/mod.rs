@@ -178,7 +178,7 @@ impl<'e> Explorer<'e> {
             self.reach(changed, state);
         }
         for (other, scale) in SCALES.iter().enumerate() {
-            if (scale.0 + scale.1) as usize <= setting.places {
+            if scale.places() <= setting.places {
                 let scaled = self.encode(other, &places);
                 self.reach(scaled, state);
             }
@@ -223,8 +223,7 @@ impl<'e> Explorer<'e> {
         let skipped = path.len().saturating_sub(12);
         for state in path.into_iter().rev().skip(skipped) {
             let (scale, places) = self.decode(state);
-            let (start, replicas) = SCALES[scale];
-            told += &format!("  {replicas} replicas from {start}:");
+            told += &format!("  {:?}:", SCALES[scale]);
             let places: Vec<Place> = places.iter().map(|at| self.alphabet[*at as usize]).collect();
             for place in &places {
                 match place.pod {

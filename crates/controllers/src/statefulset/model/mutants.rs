@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Planner, check, settings};
+use crate::statefulset::ordinals::LeftOut;
 use crate::statefulset::plan::plan;
 use crate::statefulset::state::{Action, Observed, Phase, Policy, Revision, Spec, Strategy};
 
@@ -82,7 +83,8 @@ const MUTANTS: &[(&str, Planner)] = &[
     }),
     ("scales down from the lowest", |spec, seen| {
         let mut actions = plan(spec, seen);
-        let beyond = |ordinal: &u32| !spec.ordinals().contains(ordinal);
+        let ordinals = spec.ordinals();
+        let beyond = |ordinal: &u32| !ordinals.contains(*ordinal);
         let lowest = seen
             .pods
             .iter()
@@ -102,6 +104,9 @@ const MUTANTS: &[(&str, Planner)] = &[
         blinded(spec, seen, |spec, _| {
             spec.replicas = (spec.replicas + 1).min(2 - spec.start)
         })
+    }),
+    ("fills the holes", |spec, seen| {
+        blinded(spec, seen, |spec, _| spec.left_out = LeftOut::default())
     }),
     ("makes pods beside claims that go", |spec, seen| {
         blinded(spec, seen, |_, seen| {
@@ -129,7 +134,7 @@ const MUTANTS: &[(&str, Planner)] = &[
     ("never scales down", |spec, seen| {
         blinded(spec, seen, |spec, seen| {
             let range = spec.ordinals();
-            seen.pods.retain(|pod| range.contains(&pod.ordinal));
+            seen.pods.retain(|pod| range.contains(pod.ordinal));
         })
     }),
     ("does not heal", |spec, seen| {

@@ -15,8 +15,17 @@ impl Scene<'_> {
         self.places.get(ordinal as usize)?.pod
     }
 
-    fn range(&self) -> std::ops::Range<u32> {
-        self.scale.0..self.scale.0 + self.scale.1
+    fn ordinals(&self) -> impl Iterator<Item = u32> + Clone {
+        self.scale.ordinals()
+    }
+
+    fn is_replica(&self, ordinal: u32) -> bool {
+        self.ordinals().any(|at| at == ordinal)
+    }
+
+    /// The replicas before one.
+    fn lower(&self, ordinal: u32) -> impl Iterator<Item = u32> {
+        self.ordinals().filter(move |at| *at < ordinal)
     }
 
     fn is_there(&self, ordinal: u32) -> bool {
@@ -24,21 +33,23 @@ impl Scene<'_> {
     }
 
     fn unavailable(&self) -> u32 {
-        self.range().filter(|at| !self.is_there(*at)).count() as u32
+        self.ordinals().filter(|at| !self.is_there(*at)).count() as u32
     }
 
     fn condemned(&self) -> impl Iterator<Item = (u32, Being)> {
         let pods = (0..)
             .zip(self.places)
             .filter_map(|(at, place)| Some((at, place.pod?)));
-        pods.filter(|(at, _)| !self.range().contains(at))
+        pods.filter(|(at, _)| !self.is_replica(*at))
     }
 
     /// The lowest ordinal that a rolling update may touch.
     fn lowest(&self) -> u32 {
         match self.setting.strategy {
-            Strategy::RollingUpdate { partition, .. } => self.scale.0 + partition,
-            _ => self.scale.0,
+            Strategy::RollingUpdate { partition, .. } => {
+                self.ordinals().nth(partition as usize).unwrap_or(u32::MAX)
+            }
+            _ => 0,
         }
     }
 
@@ -85,7 +96,7 @@ impl Scene<'_> {
     }
 
     fn check_create(&self, ordinal: u32, revision: Revision) -> Result<(), &'static str> {
-        if !self.range().contains(&ordinal) {
+        if !self.is_replica(ordinal) {
             return Err("makes a pod that is none of the replicas");
         }
         let place = self.places[ordinal as usize];
@@ -99,7 +110,7 @@ impl Scene<'_> {
         if (revision == Revision::Current) != kept {
             return Err("makes a pod of the wrong revision");
         }
-        if self.setting.is_ordered() && !(self.scale.0..ordinal).all(|lower| self.is_there(lower)) {
+        if self.setting.is_ordered() && !self.lower(ordinal).all(|lower| self.is_there(lower)) {
             return Err("makes a pod before the lower ones are available");
         }
         if self.setting.strategy == Strategy::Recreate && self.has_outdated() {
@@ -117,7 +128,7 @@ impl Scene<'_> {
         if self.setting.strategy == Strategy::Recreate && pod.rev != Rev::Update {
             return Ok(false);
         }
-        if !self.range().contains(&ordinal) {
+        if !self.is_replica(ordinal) {
             if is_ordered && self.unavailable() > 0 {
                 return Err("scales down before all replicas are available");
             }
@@ -153,7 +164,7 @@ impl Scene<'_> {
             other.is_some_and(|other| other.is_available() && other.rev != Rev::Update)
                 && !actions.iter().any(is_deleted)
         };
-        if pod.is_available() && (ordinal + 1..self.range().end).any(stays) {
+        if pod.is_available() && self.ordinals().filter(|at| *at > ordinal).any(stays) {
             return Err("updates out of order");
         }
         Ok(pod.is_available())
@@ -176,7 +187,7 @@ impl Scene<'_> {
             self.pod(at)
                 .is_none_or(|pod| pod.rev == Rev::Update && !pod.is_available())
         };
-        if deletions.count() > 1 || self.range().any(goes) || (self.scale.0..ordinal).any(is_awaited) {
+        if deletions.count() > 1 || self.ordinals().any(goes) || self.lower(ordinal).any(is_awaited) {
             return Err("replaces several broken pods at a time");
         }
         Ok(())
@@ -192,7 +203,7 @@ impl Scene<'_> {
         };
         let is_broken = pod.rev == Rev::Stray || pod.rev == Rev::Current && self.setting.current_is_broken;
         let served = pod.rev == Rev::Current && pod.life == Life::Failing;
-        if !self.range().contains(&ordinal) {
+        if !self.is_replica(ordinal) {
             return is_broken && (served || !self.setting.heals);
         }
         is_broken
@@ -215,7 +226,7 @@ impl Scene<'_> {
         if self.condemned().next().is_some() {
             return Err("a pod stays that is none of the replicas");
         }
-        for ordinal in self.range() {
+        for ordinal in self.ordinals() {
             let Some(pod) = self.pod(ordinal) else {
                 return Err("a replica is not made");
             };

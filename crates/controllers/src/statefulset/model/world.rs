@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::statefulset::ordinals::LeftOut;
 use crate::statefulset::state::{Action, Claims, Observed, Phase, Pod, Policy, Revision, Spec, Strategy};
 
 /// How far a pod has come. What has not been ready yet differs from what is so no longer.
@@ -64,11 +65,55 @@ pub(super) struct Setting {
     pub(super) current_is_broken: bool,
 }
 
-/// First ordinal and number of replicas.
-pub(super) type Scale = (u32, u32);
+/// What replicas there are to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Scale {
+    pub(super) start: u32,
+    pub(super) replicas: u32,
+    pub(super) left_out: Option<u32>,
+}
 
-/// All that a set can be scaled to: any number of replicas, and ordinals that start elsewhere.
-pub(super) const SCALES: [Scale; 6] = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 2), (1, 1)];
+const fn scale(start: u32, replicas: u32) -> Scale {
+    Scale {
+        start,
+        replicas,
+        left_out: None,
+    }
+}
+
+const fn without(left_out: u32, replicas: u32) -> Scale {
+    Scale {
+        left_out: Some(left_out),
+        ..scale(0, replicas)
+    }
+}
+
+/// All that a set can be scaled to: any number of replicas, ordinals that start elsewhere, or have a hole.
+pub(super) const SCALES: [Scale; 9] = [
+    scale(0, 0),
+    scale(0, 1),
+    scale(0, 2),
+    scale(0, 3),
+    scale(1, 2),
+    scale(1, 1),
+    without(1, 2),
+    without(1, 1),
+    without(0, 1),
+];
+
+impl Scale {
+    /// The replicas' ordinals.
+    pub(super) fn ordinals(self) -> impl DoubleEndedIterator<Item = u32> + Clone {
+        let end = self.start + self.replicas;
+        let hole = self.left_out.filter(|hole| (self.start..end).contains(hole));
+        (self.start..end + u32::from(hole.is_some())).filter(move |at| Some(*at) != hole)
+    }
+
+    /// How many places it needs.
+    pub(super) fn places(self) -> usize {
+        self.ordinals().next_back().map_or(0, |last| last as usize + 1)
+    }
+}
 
 const LIVES: [Life; 6] = [
     Life::Pending,
@@ -100,8 +145,11 @@ impl Being {
 impl Setting {
     pub(super) fn spec(&self, scale: Scale) -> Spec {
         Spec {
-            replicas: scale.1,
-            start: scale.0,
+            replicas: scale.replicas,
+            start: scale.start,
+            left_out: scale.left_out.map_or_else(LeftOut::default, |hole| {
+                LeftOut::parse(&hole.to_string()).expect("an ordinal")
+            }),
             policy: self.policy,
             strategy: self.strategy,
             heals: self.heals,
@@ -168,7 +216,7 @@ impl Setting {
                     identity_matches: true,
                 });
             }
-            if self.claims && (place.pod.is_some() || (scale.0..scale.0 + scale.1).contains(&ordinal)) {
+            if self.claims && (place.pod.is_some() || scale.ordinals().any(|at| at == ordinal)) {
                 claims.insert(
                     ordinal,
                     Claims {
@@ -247,13 +295,12 @@ impl Setting {
 
     /// What becomes of the revisions when the template is changed: to a new one, or back to the current one.
     pub(super) fn templates(&self, scale: Scale, places: &[Place]) -> Vec<Vec<Place>> {
-        let (start, replicas) = scale;
         let is_there = |at: u32| {
             let pod = places[at as usize].pod;
             pod.is_some_and(|pod| pod.rev == Rev::Update && pod.is_ready() && !pod.terminating)
         };
         let pods = places.iter().filter(|place| place.pod.is_some()).count();
-        let is_whole = pods == replicas as usize && (start..start + replicas).all(is_there);
+        let is_whole = pods == scale.replicas as usize && scale.ordinals().all(is_there);
         let change = |update: Rev, current: Rev| -> Vec<Place> {
             let mut places = places.to_vec();
             for pod in places.iter_mut().filter_map(|place| place.pod.as_mut()) {
