@@ -23,6 +23,7 @@ mod service_account;
 mod volume_source;
 
 pub mod binding;
+mod claim_templates;
 pub mod persistent_volume_claim;
 pub mod pod;
 pub mod scale;

@@ -83,7 +83,7 @@ pub(crate) fn set_claim_defaults(claim: &mut PersistentVolumeClaim) {
     }
 }
 
-fn spec_of(claim: &PersistentVolumeClaim) -> PersistentVolumeClaimSpec {
+pub(super) fn spec_of(claim: &PersistentVolumeClaim) -> PersistentVolumeClaimSpec {
     claim.spec.clone().unwrap_or_default()
 }
 
@@ -92,7 +92,8 @@ fn storage(list: Option<&super::resources::ResourceList>) -> Quantity {
         .map_or(Quantity::ZERO, amount)
 }
 
-fn requested(spec: &PersistentVolumeClaimSpec) -> Quantity {
+/// How much a claim asks for.
+pub(super) fn requested(spec: &PersistentVolumeClaimSpec) -> Quantity {
     storage(
         spec.resources
             .as_ref()

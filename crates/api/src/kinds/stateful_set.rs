@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::pod::{self, Options};
-use super::{name_cell, persistent_volume_claim, same, text};
+use super::{claim_templates, name_cell, persistent_volume_claim, same, text};
 use crate::error::{Errors, Path};
 use crate::object::{ApiObject, Logic, NotOfKind, edit, read};
 use crate::registry::{Column, Generation, Kind, MetadataCheck, Subresource};
@@ -235,6 +235,10 @@ fn validate_update(new: &StatefulSet, old: &StatefulSet, has_selector: bool, err
         .clone_from(retention);
     // Since 1.33 the limit of revisions can change as well.
     rest.revision_history_limit = old_spec.revision_history_limit;
+    if claim_templates::validate_change(new, old, errors) {
+        rest.volume_claim_templates
+            .clone_from(&old_spec.volume_claim_templates);
+    }
     if !same(&rest, old_spec) {
         errors.forbidden(&Path::new("spec"), UPDATE_FORBIDDEN);
     }

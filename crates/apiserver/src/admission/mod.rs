@@ -1,7 +1,8 @@
 //! Admission: what the server adds to objects and refuses beyond their own checks.
 //!
 //! The built-in plugins of upstream that this release needs: NamespaceLifecycle, ServiceAccount,
-//! DefaultTolerationSeconds, Priority, DefaultStorageClass, StorageObjectInUseProtection. See
+//! DefaultTolerationSeconds, Priority, DefaultStorageClass, StorageObjectInUseProtection,
+//! PersistentVolumeClaimResize. See
 //! "Admission Control in Kubernetes".
 
 mod pods;
@@ -28,12 +29,20 @@ pub(crate) fn mutate_create(call: &Call<'_>, object: &mut Value) -> Result<(), A
     }
 }
 
-/// Changes or refuses an update.
+/// Changes an update.
 pub(crate) fn mutate_update(call: &Call<'_>, object: &mut Value, _old: &Value) -> Result<(), ApiError> {
     if (call.kind.group, call.kind.plural) == ("", "pods") {
         pods::default_tolerations(object);
     }
     Ok(())
+}
+
+/// Refuses updates that are valid as such.
+pub(crate) fn check_update(call: &Call<'_>, object: &Value, old: &Value) -> Result<(), ApiError> {
+    match (call.kind.group, call.kind.plural) {
+        ("", "persistentvolumeclaims") => storage::check_growth(call, object, old),
+        _ => Ok(()),
+    }
 }
 
 /// The namespace that an object is to be created in must be there and not be on its way out. Gives

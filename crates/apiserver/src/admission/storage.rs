@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::meta;
+use stead_api::quantity::Quantity;
 
 use crate::server::Call;
 use crate::stored::key;
@@ -38,6 +39,42 @@ pub(super) fn protect(object: &mut Value, finalizer: &str) -> Result<(), ApiErro
         }
     }
     Ok(())
+}
+
+/// A claim can grow only if its class says so.
+pub(super) fn check_growth(call: &Call<'_>, claim: &Value, old: &Value) -> Result<(), ApiError> {
+    let size = |claim: &Value| {
+        let text = claim["spec"]["resources"]["requests"]["storage"].as_str();
+        text.and_then(|text| text.parse::<Quantity>().ok())
+            .unwrap_or(Quantity::ZERO)
+    };
+    let grows = claim["spec"]["resources"] != old["spec"]["resources"] && size(claim) > size(old);
+    if !grows {
+        return Ok(());
+    }
+    let refused = |why| ApiError::forbidden("", "persistentvolumeclaims", meta::name(claim), why);
+    if old["status"]["phase"] != "Bound" {
+        return Err(refused("Only bound persistent volume claims can be expanded"));
+    }
+    let allows = [old, claim].into_iter().all(|claim| {
+        let annotation = claim["metadata"]["annotations"][CLASS_ANNOTATION].as_str();
+        let class = annotation.or(claim["spec"]["storageClassName"].as_str());
+        class.is_some_and(|class| allows_expansion(call, class))
+    });
+    if allows {
+        return Ok(());
+    }
+    Err(refused(
+        "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support \
+         resize",
+    ))
+}
+
+fn allows_expansion(call: &Call<'_>, class: &str) -> bool {
+    let registry = &call.server.registry;
+    let kind = registry.resource("storage.k8s.io", "v1", "storageclasses");
+    let entry = kind.and_then(|kind| call.server.store.get(&key::object(kind, "", class)));
+    entry.is_some_and(|entry| entry.value.value()["allowVolumeExpansion"] == true)
 }
 
 /// The newest of the classes that are marked as default.

@@ -226,6 +226,7 @@ pub(crate) async fn write_update(
     prepare_update(kind, &mut new, before, change)?;
     validate_update(call, &new, before, change)?;
     if change == Change::Main {
+        admission::check_update(call, &new, before)?;
         warnings.extend((kind.logic.warnings)(&new, Some(before)).map_err(broken)?);
     }
     let allocation = services::allocate(call, &mut new, Some(before))?;

@@ -11,7 +11,8 @@ use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::{EventType, Informers, Key, Recorder, reference};
 
-use super::identity::{fix, new_claims, new_pod, pod_name};
+use super::growth::change;
+use super::identity::{claim_name, claim_templates, fix, new_claims, new_pod, pod_name};
 use super::observe::claim_names;
 use super::ordinals::Ordinals;
 use super::retention::{PodRef, has_other_controller, wanted_owners};
@@ -59,16 +60,22 @@ pub(super) struct Applier<'a> {
 
 impl Applier<'_> {
     /// Carries out actions: first what puts claims and pods right, because a pod that is deleted
-    /// must have its claims in order before; then the rest, side by side.
+    /// must have its claims in order before; then the rest, side by side; last what nothing depends on.
     pub(super) async fn apply(&self, actions: &[Action]) -> Result<(), ApplyError> {
-        let (fixes, others): (Vec<_>, Vec<_>) = actions.iter().cloned().partition(|action| {
-            matches!(
-                action,
-                Action::FixPod { .. } | Action::FixClaims { .. } | Action::CreateClaims { .. }
-            )
-        });
-        self.apply_all(fixes).await?;
-        self.apply_all(others).await
+        let (mut fixes, mut others, mut growths) = (Vec::new(), Vec::new(), Vec::new());
+        for action in actions {
+            let kind = match action {
+                Action::FixPod { .. } | Action::FixClaims { .. } | Action::CreateClaims { .. } => &mut fixes,
+                Action::CreatePod { .. } | Action::DeletePod { .. } => &mut others,
+                Action::GrowClaims { .. } => &mut growths,
+            };
+            kind.push(action.clone());
+        }
+        let mut done = self.apply_all(fixes).await;
+        if done.is_ok() {
+            done = self.apply_all(others).await;
+        }
+        done.and(self.apply_all(growths).await)
     }
 
     /// Side by side. After the first failure nothing more is begun, as it would mostly fail for the same reason;
@@ -98,6 +105,7 @@ impl Applier<'_> {
             Action::FixPod { ordinal, uid } => self.fix_pod(ordinal, &uid).await,
             Action::CreateClaims { ordinal } => self.create_claims(ordinal).await,
             Action::FixClaims { ordinal } => self.fix_claims(ordinal).await,
+            Action::GrowClaims { ordinal } => self.grow_claims(ordinal).await,
         }
     }
 
@@ -229,13 +237,13 @@ impl Applier<'_> {
         match self.claims().create(&PostParams::default(), &claim).await {
             Ok(claim) => {
                 self.wrote.claim(&claim);
-                self.record_claim(ordinal, name, None);
+                self.record_claim("create", ordinal, name, None);
                 Ok(())
             }
             Err(error) if is_already_exists(&error) => Ok(()),
             Err(error) => {
                 let error = api_error(format!("failed to create PVC {name}"), error);
-                self.record_claim(ordinal, name, Some(&error));
+                self.record_claim("create", ordinal, name, Some(&error));
                 Err(error)
             }
         }
@@ -286,28 +294,47 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Has the claims of a replica follow their templates.
+    async fn grow_claims(&self, ordinal: Ordinal) -> Result<(), ApplyError> {
+        for (template_name, template) in claim_templates(self.set) {
+            let name = claim_name(template_name, self.set_name(), ordinal);
+            let Some(claim) = self.informers.claims.get(&Key::new(self.namespace(), &name)) else {
+                continue;
+            };
+            let Some(patch) = change(&claim, template) else {
+                continue;
+            };
+            let written = self
+                .claims()
+                .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await;
+            match written {
+                Ok(claim) => {
+                    self.wrote.claim(&claim);
+                    self.record_claim("update", ordinal, &name, None);
+                }
+                Err(error) => {
+                    let error = api_error(format!("claim {name} does not follow its template"), error);
+                    self.record_claim("update", ordinal, &name, Some(&error));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn record_pod(&self, verb: &str, pod: &str, error: Option<&ApplyError>) {
         let set = self.set_name();
         let what = format!("{verb} Pod {pod} in StatefulSet {set}");
         self.record(verb, what, "successful", error);
     }
 
-    fn record_claim(&self, ordinal: Ordinal, claim: &str, error: Option<&ApplyError>) {
+    fn record_claim(&self, verb: &str, ordinal: Ordinal, claim: &str, error: Option<&ApplyError>) {
         let (set, pod) = (self.set_name(), pod_name(self.set_name(), ordinal));
-        match error {
-            None => self.record(
-                "create",
-                format!("create Claim {claim} Pod {pod} in StatefulSet {set}"),
-                "success",
-                None,
-            ),
-            error => self.record(
-                "create",
-                format!("create Claim {claim} for Pod {pod} in StatefulSet {set}"),
-                "success",
-                error,
-            ),
-        }
+        // Kubernetes says `for` only where it fails.
+        let whose = if error.is_none() { "" } else { "for " };
+        let what = format!("{verb} Claim {claim} {whose}Pod {pod} in StatefulSet {set}");
+        self.record(verb, what, "success", error);
     }
 
     fn record(&self, verb: &str, what: String, success: &str, error: Option<&ApplyError>) {

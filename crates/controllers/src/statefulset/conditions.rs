@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSetCondition, StatefulSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::state::{Pod, Spec, Strategy};
+use super::growth::Growth;
+use super::state::{Observed, Pod, Spec, Strategy};
 use super::trouble::Trouble;
 
 /// The condition that names the holes among the ordinals; there only if there are some.
@@ -16,7 +17,7 @@ const LEFT_OUT: &str = "OrdinalsLeftOut";
 pub(super) fn conditions(
     spec: &Spec,
     status: &StatefulSetStatus,
-    pods: &[Pod],
+    seen: &Observed,
     trouble: Option<&Trouble>,
     now: Timestamp,
 ) -> Vec<StatefulSetCondition> {
@@ -24,9 +25,10 @@ pub(super) fn conditions(
     if spec.deleting {
         return conditions;
     }
-    let (is_progressing, progress, what) = progress(spec, status, pods, trouble);
+    let (is_progressing, progress, what) = progress(spec, status, seen, trouble);
     let range = spec.ordinals();
-    let available = pods
+    let available = seen
+        .pods
         .iter()
         .filter(|pod| range.contains(pod.ordinal) && !pod.is_unavailable())
         .count();
@@ -79,18 +81,19 @@ pub(super) fn conditions(
 fn progress(
     spec: &Spec,
     status: &StatefulSetStatus,
-    pods: &[Pod],
+    seen: &Observed,
     trouble: Option<&Trouble>,
 ) -> (bool, &'static str, String) {
     if let Some(trouble) = trouble {
         return (false, "Stuck", trouble.message.clone());
     }
     let range = spec.ordinals();
-    let (replicas, others): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| range.contains(pod.ordinal));
+    let (replicas, others): (Vec<&Pod>, Vec<&Pod>) =
+        seen.pods.iter().partition(|pod| range.contains(pod.ordinal));
     let outdated = replicas.iter().filter(|pod| !pod.is_update).count();
     let kept = match spec.strategy {
-        Strategy::RollingUpdate { partition, .. } => {
-            let lowest = spec.lowest_updated(partition);
+        Strategy::RollingUpdate { .. } => {
+            let lowest = spec.lowest();
             replicas
                 .iter()
                 .filter(|pod| !pod.is_update && pod.ordinal < lowest)
@@ -125,6 +128,11 @@ fn progress(
         let message = format!("{available} of {} replicas are available", spec.replicas);
         return (true, "WaitingForPods", message);
     }
+    let growing = growing(spec, seen);
+    if growing > 0 {
+        let message = format!("claims of {growing} replicas do not have the size of their templates yet");
+        return (true, "GrowingClaims", message);
+    }
     let message = match (kept, spec.strategy) {
         (0, _) => format!("all {} replicas have the newest template", spec.replicas),
         (kept, Strategy::OnDelete) => {
@@ -135,11 +143,32 @@ fn progress(
     (true, "Complete", message)
 }
 
+/// How many replicas have claims that are still to follow their templates.
+fn growing(spec: &Spec, seen: &Observed) -> usize {
+    let is_growing = |pod: &&Pod| {
+        let growth = seen
+            .claims
+            .get(&pod.ordinal)
+            .map_or(Growth::Done, |claims| claims.growth);
+        growth != Growth::Done && spec.grows_claims_of(pod)
+    };
+    seen.pods.iter().filter(is_growing).count()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::statefulset::ordinals::LeftOut;
     use crate::statefulset::state::builders::{old, parallel, pod, set, terminating, unready};
+
+    fn seen(pods: &[Pod]) -> Observed {
+        Observed {
+            pods: pods.to_vec(),
+            claims: BTreeMap::new(),
+        }
+    }
 
     /// Status and reason of each, in their order.
     fn shown(conditions: &[StatefulSetCondition]) -> Vec<String> {
@@ -153,7 +182,7 @@ mod tests {
 
     fn check(spec: &Spec, pods: &[Pod], trouble: Option<&Trouble>, expected: [&str; 3]) {
         let status = StatefulSetStatus::default();
-        let found = conditions(spec, &status, pods, trouble, Timestamp::UNIX_EPOCH);
+        let found = conditions(spec, &status, &seen(pods), trouble, Timestamp::UNIX_EPOCH);
         assert_eq!(shown(&found), expected, "{pods:?}");
     }
 
@@ -219,7 +248,7 @@ mod tests {
         let found = conditions(
             &with_hole,
             &status,
-            &[pod(0), pod(2)],
+            &seen(&[pod(0), pod(2)]),
             None,
             Timestamp::UNIX_EPOCH,
         );
@@ -232,7 +261,13 @@ mod tests {
         assert_eq!(shown(&found), expected);
         assert_eq!(found[3].message.as_deref(), Some("1"));
         status.conditions = Some(found);
-        let filled = conditions(&set(2), &status, &[pod(0), pod(1)], None, Timestamp::UNIX_EPOCH);
+        let filled = conditions(
+            &set(2),
+            &status,
+            &seen(&[pod(0), pod(1)]),
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(shown(&filled), expected[..3]);
     }
 
@@ -248,11 +283,14 @@ mod tests {
             conditions: Some(vec![foreign.clone()]),
             ..StatefulSetStatus::default()
         };
-        let first = conditions(&set(1), &status, &[unready(0)], None, at(1));
+        let first = conditions(&set(1), &status, &seen(&[unready(0)]), None, at(1));
         assert_eq!(first[0], foreign);
         status.conditions = Some(first.clone());
-        assert_eq!(conditions(&set(1), &status, &[unready(0)], None, at(2)), first);
-        let later = conditions(&set(1), &status, &[pod(0)], None, at(3));
+        assert_eq!(
+            conditions(&set(1), &status, &seen(&[unready(0)]), None, at(2)),
+            first
+        );
+        let later = conditions(&set(1), &status, &seen(&[pod(0)]), None, at(3));
         let times: Vec<_> = later[1..]
             .iter()
             .map(|condition| {

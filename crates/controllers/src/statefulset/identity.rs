@@ -53,11 +53,16 @@ fn templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
     set.spec.volume_claim_templates.as_deref().unwrap_or_default()
 }
 
-/// The names of the claim templates.
-pub(super) fn template_names(set: &StatefulSet) -> impl Iterator<Item = &str> {
+/// The claim templates, with their names.
+pub(super) fn claim_templates(set: &StatefulSet) -> impl Iterator<Item = (&str, &PersistentVolumeClaim)> {
     templates(set)
         .iter()
-        .filter_map(|template| template.metadata.name.as_deref())
+        .filter_map(|template| Some((template.metadata.name.as_deref()?, template)))
+}
+
+/// The names of the claim templates.
+pub(super) fn template_names(set: &StatefulSet) -> impl Iterator<Item = &str> {
+    claim_templates(set).map(|(name, _)| name)
 }
 
 /// The pod of a replica, from a template of the set.

@@ -9,6 +9,7 @@ mod adopt;
 mod apply;
 mod backoff;
 mod conditions;
+mod growth;
 mod history;
 mod identity;
 #[cfg(test)]
@@ -145,7 +146,7 @@ impl StatefulSets {
         let (trouble, look) = stuck::stuck(&set, &wanted, &observed, &pods, &actions, outcome, now);
         let trouble = misunderstood.or(trouble);
         let names = &history.names;
-        let status = status::status(&set, &wanted, names, &observed.pods, trouble.as_ref(), now);
+        let status = status::status(&set, &wanted, names, &observed, trouble.as_ref(), now);
         self.write_status(&set, &status, wrote).await?;
         let pruned = self.prune(&set, &pods, &history, wrote).await;
         applied.and(pruned)?;

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod as 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::backoff::Backoff;
-use super::identity::{REVISION_LABEL, claim_name, matches, parse_name, template_names};
+use super::growth;
+use super::identity::{REVISION_LABEL, claim_name, claim_templates, matches, parse_name, template_names};
 use super::ordinals::LeftOut;
 use super::retention::{PodRef, is_doomed, is_stale, wanted_owners};
 use super::state::{Claims, Observed, Ordinal, Phase, Pod, Policy, Spec, Strategy};
@@ -49,6 +50,7 @@ pub(super) fn spec(set: &StatefulSet) -> Spec {
             },
         },
         heals: !waits_when_broken(set),
+        grows: growth::follows(set),
         deleting: set.metadata.deletion_timestamp.is_some(),
     }
 }
@@ -242,8 +244,8 @@ fn claims_of(
 ) -> Claims {
     let set_name = set.metadata.name.as_deref().unwrap_or_default();
     let mut claims = Claims::default();
-    for template in template_names(set) {
-        match find(&claim_name(template, set_name, pod.ordinal)) {
+    for (name, template) in claim_templates(set) {
+        match find(&claim_name(name, set_name, pod.ordinal)) {
             None => claims.missing = true,
             Some(claim) => {
                 claims.deleting |= claim.metadata.deletion_timestamp.is_some();
@@ -251,6 +253,7 @@ fn claims_of(
                 // Without a pod there is nobody yet whom the claim could belong to; but it must not belong to the
                 // former one any more.
                 let counts = !pod.uid.is_empty() || is_stale(&claim, set, pod);
+                claims.growth = claims.growth.max(growth::growth(&claim, template));
                 claims.owners_differ |= counts && wanted_owners(&claim, set, pod).is_some();
             }
         }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rollout::{clear_outdated, heal, is_broken, replace_outdated};
+use super::rollout::{clear_outdated, grow_claims, heal, is_broken, replace_outdated};
 use super::state::{Action, Observed, Ordinal, Phase, Pod, Spec, Strategy};
 
 /// What to do next.
@@ -19,6 +19,8 @@ pub(super) fn plan(spec: &Spec, seen: &Observed) -> Vec<Action> {
     }
     let (replicas, condemned) = partition(spec, &seen.pods);
     let mut actions = Vec::new();
+    // A pod may be down because its disk is full: claims wait for none.
+    grow_claims(spec, seen, &replicas, &mut actions);
     if spec.strategy == Strategy::Recreate && seen.pods.iter().any(|pod| !pod.is_update) {
         fix_claims(seen, &condemned, &mut actions);
         clear_outdated(seen, &mut actions);

@@ -3,19 +3,16 @@
 //! Follows "Update strategies" and "Maximum unavailable Pods" of the StatefulSet page as of Kubernetes 1.37,
 //! where `maxUnavailable` is always heeded (KEP-961), and `updateStatefulSetAfterInvariantEstablished`.
 
+use super::growth::Growth;
 use super::plan::Replicas;
 use super::state::{Action, Observed, Phase, Pod, Policy, Spec, Strategy};
 
 /// Replaces pods of an old revision, from the highest ordinal down.
 pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
-    let Strategy::RollingUpdate {
-        partition,
-        max_unavailable,
-    } = spec.strategy
-    else {
+    let Strategy::RollingUpdate { max_unavailable, .. } = spec.strategy else {
         return;
     };
-    let lowest = spec.lowest_updated(partition);
+    let lowest = spec.lowest();
     let present = || replicas.values().flatten().copied();
     let available = present().filter(|pod| !pod.is_unavailable()).count();
     let unavailable = (spec.replicas as usize).saturating_sub(available);
@@ -44,6 +41,25 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
     }
 }
 
+/// Has claims follow their templates (KEP-4650): those of the highest ordinal first, and under `OrderedReady` one
+/// replica's at a time.
+pub(super) fn grow_claims(spec: &Spec, seen: &Observed, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
+    let followers = replicas.values().flatten().rev();
+    for pod in followers.filter(|pod| spec.grows_claims_of(pod)) {
+        let ordinal = pod.ordinal;
+        let growth = seen
+            .claims
+            .get(&ordinal)
+            .map_or(Growth::Done, |claims| claims.growth);
+        if growth == Growth::Due {
+            actions.push(Action::GrowClaims { ordinal });
+        }
+        if growth != Growth::Done && spec.is_ordered() {
+            return;
+        }
+    }
+}
+
 /// Under `OrderedReady` everything waits for a pod that is not ready, also the update that would mend it: upstream,
 /// such a rollout stays stuck until a person deletes the pod (kubernetes#67250, "Forced rollback"). Here the pod
 /// is replaced if nobody can have relied on it: it is not ready, not of the update revision, and either not of the
@@ -52,10 +68,10 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
 /// One at a time, the lowest first, as that is the one that the others wait for; those that the partition keeps are
 /// kept. (Under `Parallel`, [`replace_outdated`] replaces whatever is not available anyway.)
 pub(super) fn heal(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
-    let Strategy::RollingUpdate { partition, .. } = spec.strategy else {
+    if !matches!(spec.strategy, Strategy::RollingUpdate { .. }) {
         return;
-    };
-    let lowest = spec.lowest_updated(partition);
+    }
+    let lowest = spec.lowest();
     let goes = |action: &Action| matches!(action, Action::DeletePod { .. });
     let is_replaced = replicas.values().flatten().any(|pod| pod.terminating);
     if !spec.heals || is_replaced || actions.iter().any(goes) {
@@ -106,7 +122,7 @@ mod tests {
     use crate::statefulset::state::builders::{
         create, delete, old, parallel, pod, set, stray, terminating, unready,
     };
-    use crate::statefulset::state::{Ordinal, Revision};
+    use crate::statefulset::state::{Claims, Ordinal, Revision};
 
     fn check(spec: &Spec, pods: &[Pod], expected: &[Action]) {
         let seen = Observed {
@@ -284,6 +300,50 @@ mod tests {
             };
             check(&on_delete, &olds(2, &[], &[]), &[]);
             check(&on_delete, &[old(pod(0))], &[create(1)]);
+        }
+    }
+
+    #[test]
+    fn claims_grow_from_the_highest_down_with_strategy_and_partition() {
+        use Growth::{Done, Due, UnderWay};
+        let on_delete = Spec {
+            strategy: Strategy::OnDelete,
+            ..set(3)
+        };
+        let fixed = Spec {
+            grows: false,
+            ..set(3)
+        };
+        let all = [Due, Due, Due];
+        for (spec, pods, growth, expected) in [
+            (set(3), [pod(0), pod(1), pod(2)], all, vec![2]),
+            (set(3), [pod(0), pod(1), pod(2)], [Due, Due, UnderWay], vec![]),
+            (set(3), [pod(0), pod(1), pod(2)], [Due, Due, Done], vec![1]),
+            (
+                parallel(3),
+                [pod(0), pod(1), pod(2)],
+                [Due, Due, UnderWay],
+                vec![1, 0],
+            ),
+            // Its disk may be what a pod needs to get ready.
+            (set(3), [unready(0), pod(1), pod(2)], [Due, Done, Done], vec![0]),
+            (rolling(parallel(3), 2, 1), [pod(0), pod(1), pod(2)], all, vec![2]),
+            (on_delete, [pod(0), old(pod(1)), old(pod(2))], all, vec![0]),
+            (fixed, [pod(0), pod(1), pod(2)], all, vec![]),
+        ] {
+            let claims = growth.map(|growth| Claims {
+                growth,
+                ..Claims::default()
+            });
+            let seen = Observed {
+                pods: pods.to_vec(),
+                claims: (0..).zip(claims).collect(),
+            };
+            let grown = plan(&spec, &seen).into_iter().filter_map(|action| match action {
+                Action::GrowClaims { ordinal } => Some(ordinal),
+                _ => None,
+            });
+            assert_eq!(grown.collect::<Vec<_>>(), expected, "{spec:?} {growth:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::growth::Growth;
 use super::ordinals::{LeftOut, Ordinals};
 
 /// A replica's number, counted from zero whatever `spec.ordinals.start` says.
@@ -23,6 +24,8 @@ pub(super) struct Spec {
     pub(super) strategy: Strategy,
     /// Whether a broken rollout heals by itself ([`super::rollout::heal`]).
     pub(super) heals: bool,
+    /// Whether claims follow their templates ([`super::rollout::grow_claims`]).
+    pub(super) grows: bool,
     /// The set itself is on its way out.
     pub(super) deleting: bool,
 }
@@ -112,6 +115,8 @@ pub(super) struct Claims {
     pub(super) doomed: bool,
     /// At least one has owner references other than the retention policy wants.
     pub(super) owners_differ: bool,
+    /// How the one that is the least so is like its template.
+    pub(super) growth: Growth,
 }
 
 /// What was observed.
@@ -158,6 +163,11 @@ pub(super) enum Action {
         /// Which replica.
         ordinal: Ordinal,
     },
+    /// Have a replica's claims follow their templates.
+    GrowClaims {
+        /// Which replica.
+        ordinal: Ordinal,
+    },
 }
 
 impl Pod {
@@ -198,24 +208,30 @@ impl Spec {
         Ordinals::new(self.start, self.replicas, &self.left_out)
     }
 
-    /// The lowest ordinal that a rolling update with this partition may touch: so many replicas are below it.
-    pub(super) fn lowest_updated(&self, partition: u32) -> Ordinal {
-        self.ordinals().after(partition)
+    /// The lowest ordinal that a new template may reach: as many replicas as the partition says are below it.
+    pub(super) fn lowest(&self) -> Ordinal {
+        match self.strategy {
+            Strategy::RollingUpdate { partition, .. } => self.ordinals().after(partition),
+            Strategy::OnDelete | Strategy::Recreate => 0,
+        }
     }
 
     pub(super) fn is_ordered(&self) -> bool {
         self.policy == Policy::OrderedReady
     }
 
+    /// Whether the claims of a pod are to follow their templates: with the strategy and the partition, as the pod.
+    /// Where pods are not replaced by the set itself, those of pods that have the newest template are.
+    pub(super) fn grows_claims_of(&self, pod: &Pod) -> bool {
+        let is_rolling = matches!(self.strategy, Strategy::RollingUpdate { .. });
+        self.grows && pod.ordinal >= self.lowest() && (is_rolling || pod.is_update)
+    }
+
     /// The revision of a replica that is made now. (Upstream, `status.currentReplicas` stands for the partition where
     /// `rollingUpdate` is not given. That number is of the past, so that a pod could be made of the revision that
     /// it is about to be replaced for, again and again.)
     pub(super) fn revision_for(&self, ordinal: Ordinal) -> Revision {
-        let kept = match self.strategy {
-            Strategy::RollingUpdate { partition, .. } => partition,
-            Strategy::OnDelete | Strategy::Recreate => 0,
-        };
-        if kept > 0 && ordinal < self.lowest_updated(kept) {
+        if ordinal < self.lowest() {
             Revision::Current
         } else {
             Revision::Update
@@ -241,6 +257,7 @@ pub(super) mod builders {
             policy: Policy::OrderedReady,
             strategy: ROLLING,
             heals: true,
+            grows: true,
             deleting: false,
         }
     }

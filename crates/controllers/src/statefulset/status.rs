@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition, StatefulSetStatus};
 
 use super::conditions::conditions;
-use super::state::{Pod, Spec, Strategy};
+use super::state::{Observed, Pod, Spec, Strategy};
 use super::trouble::Trouble;
 
 /// The names of the set's two live revisions, and how often a name was taken.
@@ -23,10 +23,11 @@ pub(super) fn status(
     set: &StatefulSet,
     spec: &Spec,
     revisions: &Revisions,
-    pods: &[Pod],
+    seen: &Observed,
     trouble: Option<&Trouble>,
     now: Timestamp,
 ) -> StatefulSetStatus {
+    let pods = &seen.pods;
     let count = |test: &dyn Fn(&Pod) -> bool| i32::try_from(pods.iter().filter(|pod| test(pod)).count()).ok();
     let mut status = StatefulSetStatus {
         observed_generation: set.metadata.generation,
@@ -50,7 +51,7 @@ pub(super) fn status(
         status.current_replicas = status.updated_replicas;
         status.current_revision = status.update_revision.clone();
     }
-    status.conditions = Some(conditions(spec, &status, pods, trouble, now));
+    status.conditions = Some(conditions(spec, &status, seen, trouble, now));
     status
 }
 
@@ -92,6 +93,8 @@ pub(super) fn differs(set: &StatefulSet, status: &StatefulSetStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
@@ -106,7 +109,11 @@ mod tests {
             update: "r2".into(),
             collisions: 0,
         };
-        status(&set, spec, &revisions, pods, None, Timestamp::UNIX_EPOCH)
+        let seen = Observed {
+            pods: pods.to_vec(),
+            claims: BTreeMap::new(),
+        };
+        status(&set, spec, &revisions, &seen, None, Timestamp::UNIX_EPOCH)
     }
 
     /// Replicas, ready, available, current and updated ones.

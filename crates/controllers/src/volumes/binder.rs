@@ -189,17 +189,58 @@ impl Binder {
             None => Some(claim.clone()),
         };
         let Some(claim) = claim else { return Ok(()) };
+        let grown = self.grow(&claim, &volume).await?;
+        let volume = grown.as_ref().unwrap_or(&volume);
         try_join(
-            self.write_phase(&volume, "Bound", None),
-            self.write_claim_status(&claim, "Bound", Some(&volume)),
+            self.write_phase(volume, "Bound", None),
+            self.write_claim_status(&claim, "Bound", Some(volume)),
         )
         .await?;
+        if grown.is_some() {
+            let message = "Resize volume succeeded";
+            let about = reference(&claim);
+            self.recorder.record(
+                about,
+                EventType::Normal,
+                "VolumeResizeSuccessful",
+                message.to_owned(),
+            );
+        }
         let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-        self.told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        if !claim::is_too_small(&claim) || grown.is_some() {
+            self.told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(uid);
+        }
         Ok(())
+    }
+
+    /// Makes a volume as large as its claim asks for, if it is a directory of ours, which takes no more than saying
+    /// so; others are left to those who made them.
+    async fn grow(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<Option<PersistentVolume>, BindError> {
+        if !claim::is_too_small(claim) {
+            return Ok(None);
+        }
+        let is_here =
+            |local: &LocalVolumes| provision::is_on(volume, &local.node, self.node(local).as_deref());
+        if volume::provisioner(volume) != Some(PROVISIONER) || !self.local.as_ref().is_some_and(is_here) {
+            let what = Told {
+                event_type: EventType::Normal,
+                reason: "ExternalExpanding",
+                message: "waiting for an external controller to expand this PVC".to_owned(),
+            };
+            self.tell(claim, what);
+            return Ok(None);
+        }
+        match volume::grown(volume, claim) {
+            Some(grown) => self.replace_volume(&grown).await,
+            None => Ok(Some(volume.clone())),
+        }
     }
 
     /// Has a volume made, here or by somebody else.

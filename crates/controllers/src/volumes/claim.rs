@@ -6,11 +6,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus};
 use k8s_openapi::api::storage::v1::StorageClass;
 use stead_informer::EventType;
+use stead_informer::semantics::Amount;
 use stead_informer::semantics::volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, Finder, NO_PROVISIONER, SELECTED_NODE, STORAGE_PROVISIONER,
     WAIT_FOR_FIRST_CONSUMER, annotation, attributes_differ, capacity, claim_class, claim_ref, find_match,
     has_access_modes, is_bound_to, modes_differ, requested, volume_class, volume_name,
 };
+
+use super::provision::PROVISIONER;
 
 /// The former name of [`STORAGE_PROVISIONER`], which provisioners still read.
 pub(super) const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
@@ -224,11 +227,20 @@ pub(super) fn status(
     status
         .current_volume_attributes_class_name
         .clone_from(&spec.volume_attributes_class_name);
-    // Later the capacity is what a resize has made of it.
-    if was.as_deref() != Some("Bound") || status.capacity.is_none() {
+    // Later the capacity is what a resize has made of it: with a file system, that takes more than a larger volume.
+    // Our own volumes have none.
+    let is_ours = volume.and_then(super::volume::provisioner) == Some(PROVISIONER);
+    if was.as_deref() != Some("Bound") || status.capacity.is_none() || is_ours {
         status.capacity.clone_from(&spec.capacity);
     }
     status
+}
+
+/// Whether a bound claim asks for more than it has.
+pub(super) fn is_too_small(claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
+    has.is_some_and(|has| Amount::of(has) < requested(claim))
 }
 
 #[cfg(test)]

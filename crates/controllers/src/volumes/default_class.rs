@@ -53,6 +53,7 @@ fn standard(is_default: bool) -> StorageClass {
         "provisioner": PROVISIONER,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": WAIT_FOR_FIRST_CONSUMER,
+        "allowVolumeExpansion": true,
     });
     serde_json::from_value(class).expect("all fields are of their types")
 }

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use stead_informer::semantics::volumes::{
-    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, claim_ref, phase, volume_name,
+    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, capacity, claim_ref, phase, requested, volume_name,
 };
 
 /// Keeps a volume that was made by a provisioner until its data is deleted.
@@ -126,6 +126,22 @@ pub(super) fn in_phase(
     status.phase = Some(wanted.to_owned());
     status.message = message.map(str::to_owned);
     Some(moved)
+}
+
+/// A volume that is as large as its claim asks for; none where it is so already.
+pub(super) fn grown(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<PersistentVolume> {
+    if capacity(volume) >= requested(claim) {
+        return None;
+    }
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    let mut grown = volume.clone();
+    let sizes = grown
+        .spec
+        .get_or_insert_default()
+        .capacity
+        .get_or_insert_default();
+    sizes.insert("storage".to_owned(), requests.get("storage")?.clone());
+    Some(grown)
 }
 
 /// Who has made a volume.

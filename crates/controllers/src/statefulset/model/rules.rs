@@ -76,7 +76,10 @@ impl Scene<'_> {
                     touched.push(*ordinal);
                     taken += u32::from(self.check_delete(*ordinal, actions)?);
                 }
-                Action::FixPod { .. } | Action::CreateClaims { .. } | Action::FixClaims { .. } => {}
+                Action::FixPod { .. }
+                | Action::CreateClaims { .. }
+                | Action::FixClaims { .. }
+                | Action::GrowClaims { .. } => {}
             }
         }
         if self.setting.is_ordered() && made > 1 {

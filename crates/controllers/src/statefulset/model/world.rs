@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::statefulset::growth::Growth;
 use crate::statefulset::ordinals::LeftOut;
 use crate::statefulset::state::{Action, Claims, Observed, Phase, Pod, Policy, Revision, Spec, Strategy};
 
@@ -153,6 +154,7 @@ impl Setting {
             policy: self.policy,
             strategy: self.strategy,
             heals: self.heals,
+            grows: true,
             deleting: false,
         }
     }
@@ -224,6 +226,7 @@ impl Setting {
                         deleting: place.claim == Claim::Deleting,
                         doomed: place.claim == Claim::Doomed,
                         owners_differ: place.claim == Claim::Former,
+                        growth: Growth::Done,
                     },
                 );
             }
@@ -357,6 +360,6 @@ pub(super) fn act(places: &mut [Place], action: &Action) {
                 *claim = Claim::Bound;
             }
         }
-        Action::FixPod { .. } => {}
+        Action::FixPod { .. } | Action::GrowClaims { .. } => {}
     }
 }
