@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::growth::Growth;
 use super::state::{Observed, Pod, Spec, Strategy};
-use super::trouble::Trouble;
+use super::stuck::Standing;
 
 /// The condition that names the holes among the ordinals; there only if there are some.
 const LEFT_OUT: &str = "OrdinalsLeftOut";
@@ -18,14 +18,14 @@ pub(super) fn conditions(
     spec: &Spec,
     status: &StatefulSetStatus,
     seen: &Observed,
-    trouble: Option<&Trouble>,
+    standing: &Standing,
     now: Timestamp,
 ) -> Vec<StatefulSetCondition> {
     let mut conditions = status.conditions.clone().unwrap_or_default();
     if spec.deleting {
         return conditions;
     }
-    let (is_progressing, progress, what) = progress(spec, status, seen, trouble);
+    let (is_progressing, progress, what) = progress(spec, status, seen, standing);
     let range = spec.ordinals();
     let available = seen
         .pods
@@ -45,6 +45,7 @@ pub(super) fn conditions(
         conditions.retain(|condition| !left_out(condition));
     }
     let shown = (!holes.is_empty()).then_some((LEFT_OUT, true, "Annotation", holes.as_str()));
+    let trouble = standing.trouble.as_ref();
     let (stuck, why) = trouble.map_or(("NotStuck", ""), |trouble| (trouble.reason, &trouble.message));
     let all = [
         ("Available", is_available, reason, message.as_str()),
@@ -82,9 +83,9 @@ fn progress(
     spec: &Spec,
     status: &StatefulSetStatus,
     seen: &Observed,
-    trouble: Option<&Trouble>,
+    standing: &Standing,
 ) -> (bool, &'static str, String) {
-    if let Some(trouble) = trouble {
+    if let Some(trouble) = &standing.trouble {
         return (false, "Stuck", trouble.message.clone());
     }
     let range = spec.ordinals();
@@ -125,7 +126,10 @@ fn progress(
     }
     let available = status.available_replicas.unwrap_or(0);
     if replicas.iter().any(|pod| pod.is_unavailable()) {
-        let message = format!("{available} of {} replicas are available", spec.replicas);
+        let mut message = format!("{available} of {} replicas are available", spec.replicas);
+        if let Some(slow) = &standing.slow {
+            message = format!("{message}; {}", slow.message);
+        }
         return (true, "WaitingForPods", message);
     }
     let growing = growing(spec, seen);
@@ -162,6 +166,7 @@ mod tests {
     use super::*;
     use crate::statefulset::ordinals::LeftOut;
     use crate::statefulset::state::builders::{old, parallel, pod, set, terminating, unready};
+    use crate::statefulset::trouble::Trouble;
 
     fn seen(pods: &[Pod]) -> Observed {
         Observed {
@@ -181,8 +186,12 @@ mod tests {
     }
 
     fn check(spec: &Spec, pods: &[Pod], trouble: Option<&Trouble>, expected: [&str; 3]) {
+        let standing = Standing {
+            trouble: trouble.cloned(),
+            ..Standing::default()
+        };
         let status = StatefulSetStatus::default();
-        let found = conditions(spec, &status, &seen(pods), trouble, Timestamp::UNIX_EPOCH);
+        let found = conditions(spec, &status, &seen(pods), &standing, Timestamp::UNIX_EPOCH);
         assert_eq!(shown(&found), expected, "{pods:?}");
     }
 
@@ -239,6 +248,25 @@ mod tests {
     }
 
     #[test]
+    fn progress_says_what_is_slow() {
+        let standing = Standing {
+            slow: Some(Trouble::new("ProbeFails", "its probe fails: 503".into())),
+            ..Standing::default()
+        };
+        let status = StatefulSetStatus::default();
+        let found = conditions(
+            &set(1),
+            &status,
+            &seen(&[unready(0)]),
+            &standing,
+            Timestamp::UNIX_EPOCH,
+        );
+        let message = "0 of 1 replicas are available; its probe fails: 503";
+        assert_eq!(found[1].message.as_deref(), Some(message));
+        assert_eq!(found[2].status.as_deref(), Some("False"));
+    }
+
+    #[test]
     fn ordinals_that_are_left_out_are_shown() {
         let with_hole = Spec {
             left_out: LeftOut::parse("1").expect("an ordinal"),
@@ -249,7 +277,7 @@ mod tests {
             &with_hole,
             &status,
             &seen(&[pod(0), pod(2)]),
-            None,
+            &Standing::default(),
             Timestamp::UNIX_EPOCH,
         );
         let expected = [
@@ -265,7 +293,7 @@ mod tests {
             &set(2),
             &status,
             &seen(&[pod(0), pod(1)]),
-            None,
+            &Standing::default(),
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(shown(&filled), expected[..3]);
@@ -283,14 +311,26 @@ mod tests {
             conditions: Some(vec![foreign.clone()]),
             ..StatefulSetStatus::default()
         };
-        let first = conditions(&set(1), &status, &seen(&[unready(0)]), None, at(1));
+        let first = conditions(
+            &set(1),
+            &status,
+            &seen(&[unready(0)]),
+            &Standing::default(),
+            at(1),
+        );
         assert_eq!(first[0], foreign);
         status.conditions = Some(first.clone());
         assert_eq!(
-            conditions(&set(1), &status, &seen(&[unready(0)]), None, at(2)),
+            conditions(
+                &set(1),
+                &status,
+                &seen(&[unready(0)]),
+                &Standing::default(),
+                at(2)
+            ),
             first
         );
-        let later = conditions(&set(1), &status, &seen(&[pod(0)]), None, at(3));
+        let later = conditions(&set(1), &status, &seen(&[pod(0)]), &Standing::default(), at(3));
         let times: Vec<_> = later[1..]
             .iter()
             .map(|condition| {

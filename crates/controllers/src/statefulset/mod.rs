@@ -9,6 +9,7 @@ mod adopt;
 mod apply;
 mod backoff;
 mod conditions;
+mod explain;
 mod growth;
 mod history;
 mod identity;
@@ -143,15 +144,21 @@ impl StatefulSets {
         };
         let applied = applier.apply(&actions).await;
         let outcome = applied.as_ref().copied();
-        let (trouble, look) = stuck::stuck(&set, &wanted, &observed, &pods, &actions, outcome, now);
-        let trouble = misunderstood.or(trouble);
+        let mut standing = stuck::stuck(
+            &set, &wanted, &observed, &pods, find_claim, &actions, outcome, now,
+        );
+        if misunderstood.is_some() {
+            standing.trouble = misunderstood;
+        } else {
+            standing = explain::explain(&self.client, &key.namespace, standing).await;
+        }
         let names = &history.names;
-        let status = status::status(&set, &wanted, names, &observed, trouble.as_ref(), now);
+        let status = status::status(&set, &wanted, names, &observed, &standing, now);
         self.write_status(&set, &status, wrote).await?;
         let pruned = self.prune(&set, &pods, &history, wrote).await;
         applied.and(pruned)?;
         let available = available_next(&pods, spec.min_ready_seconds.unwrap_or(0), now);
-        Ok(next_look([available, ends, look], now))
+        Ok(next_look([available, ends, standing.look], now))
     }
 
     /// The set's pods, after adopting and releasing what is to be.

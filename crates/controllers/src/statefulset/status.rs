@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetCondition, StatefulSetS
 
 use super::conditions::conditions;
 use super::state::{Observed, Pod, Spec, Strategy};
-use super::trouble::Trouble;
+use super::stuck::Standing;
 
 /// The names of the set's two live revisions, and how often a name was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,13 +18,13 @@ pub(super) struct Revisions {
     pub(super) collisions: i32,
 }
 
-/// The status of a set with these pods, and what holds it up.
+/// The status of a set with these pods, and what it waits for.
 pub(super) fn status(
     set: &StatefulSet,
     spec: &Spec,
     revisions: &Revisions,
     seen: &Observed,
-    trouble: Option<&Trouble>,
+    standing: &Standing,
     now: Timestamp,
 ) -> StatefulSetStatus {
     let pods = &seen.pods;
@@ -51,7 +51,7 @@ pub(super) fn status(
         status.current_replicas = status.updated_replicas;
         status.current_revision = status.update_revision.clone();
     }
-    status.conditions = Some(conditions(spec, &status, seen, trouble, now));
+    status.conditions = Some(conditions(spec, &status, seen, standing, now));
     status
 }
 
@@ -113,7 +113,14 @@ mod tests {
             pods: pods.to_vec(),
             claims: BTreeMap::new(),
         };
-        status(&set, spec, &revisions, &seen, None, Timestamp::UNIX_EPOCH)
+        status(
+            &set,
+            spec,
+            &revisions,
+            &seen,
+            &Standing::default(),
+            Timestamp::UNIX_EPOCH,
+        )
     }
 
     /// Replicas, ready, available, current and updated ones.

@@ -5,29 +5,55 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod as PodObject;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 
 use super::apply::ApplyError;
+use super::explain::Question;
 use super::identity::pod_name;
+use super::observe::claim_names;
 use super::state::{Action, Observed, Phase, Pod, Spec};
-use super::trouble::{Trouble, trouble};
+use super::trouble::{Finding, Trouble, trouble};
 
-/// What holds a set up, the lowest replica's first; and when to look again, as time alone can make trouble.
+/// What a set waits for.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// What will not come by itself.
+    pub(super) trouble: Option<Trouble>,
+    /// What may come yet.
+    pub(super) slow: Option<Trouble>,
+    /// What an event may tell of it.
+    pub(super) question: Option<Question>,
+    /// When to look again, as time alone can make trouble.
+    pub(super) look: Option<Timestamp>,
+}
+
+/// What holds a set up, the lowest replica's first. `find_claim` looks up a claim of its namespace.
+#[allow(clippy::too_many_arguments, reason = "all that a look knows")]
 pub(super) fn stuck(
     set: &StatefulSet,
     spec: &Spec,
     seen: &Observed,
     objects: &[Arc<PodObject>],
+    find_claim: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
     planned: &[Action],
     applied: Result<(), &ApplyError>,
     now: Timestamp,
-) -> (Option<Trouble>, Option<Timestamp>) {
+) -> Standing {
     let mut look: Option<Timestamp> = None;
-    let mut found: Option<(u32, Trouble)> = None;
-    let mut note = |ordinal: u32, trouble: Trouble| {
-        if found.as_ref().is_none_or(|(lowest, _)| ordinal < *lowest) {
-            found = Some((ordinal, trouble));
+    let mut found: Option<(u32, Finding)> = None;
+    let mut note = |ordinal: u32, finding: Finding| {
+        // What is trouble is said before what may be.
+        let rank = |ordinal: u32, finding: &Finding| (finding.trouble.is_none(), ordinal);
+        let is_first = found
+            .as_ref()
+            .is_none_or(|(first, known)| rank(ordinal, &finding) < rank(*first, known));
+        if is_first && (finding.trouble.is_some() || finding.question.is_some()) {
+            found = Some((ordinal, finding));
         }
+    };
+    let of_trouble = |trouble: Trouble| Finding {
+        trouble: Some(trouble),
+        ..Finding::default()
     };
     let goes: HashSet<&str> = planned.iter().filter_map(deleted).collect();
     let objects: HashMap<&str, &Arc<PodObject>> = objects
@@ -46,15 +72,17 @@ pub(super) fn stuck(
         };
         if pod.phase == Phase::Ended && !pod.terminating {
             if pod.held_back {
-                note(pod.ordinal, ended(set, pod, object));
+                note(pod.ordinal, of_trouble(ended(set, pod, object)));
             }
             continue;
         }
-        match trouble(object, now) {
-            Ok(Some(trouble)) => note(pod.ordinal, trouble),
-            Ok(None) => {}
-            Err(at) => look = Some(look.map_or(at, |look| look.min(at))),
-        }
+        let is_placed = object.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        let waiting = (!is_placed)
+            .then(|| unbound_claim(set, pod.ordinal, &find_claim))
+            .flatten();
+        let finding = trouble(object, waiting.as_deref(), now);
+        look = [look, finding.look].into_iter().flatten().min();
+        note(pod.ordinal, finding);
     }
     let taken = seen.pods.iter().map(|pod| pod.ordinal).collect();
     for ordinal in spec.to_make(&taken) {
@@ -64,12 +92,34 @@ pub(super) fn stuck(
             let message = format!(
                 "pod {pod} is not made before its claim is gone, which is being deleted, and made anew: see kubectl get pvc"
             );
-            note(ordinal, Trouble::new("ClaimDoesNotEnd", message));
+            note(ordinal, of_trouble(Trouble::new("ClaimDoesNotEnd", message)));
         }
     }
     let refused = applied.err().filter(|error| !error.is_conflict());
     let refused = refused.map(|error| Trouble::new("Refused", error.words()));
-    (refused.or(found.map(|(_, trouble)| trouble)), look)
+    let found = found.map(|(_, finding)| finding).unwrap_or_default();
+    Standing {
+        question: found.question.filter(|_| refused.is_none()),
+        trouble: refused.or(found.trouble),
+        slow: None,
+        look,
+    }
+}
+
+/// A claim of a replica that has no volume yet.
+fn unbound_claim(
+    set: &StatefulSet,
+    ordinal: u32,
+    find: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
+) -> Option<Arc<PersistentVolumeClaim>> {
+    let is_unbound = |claim: &Arc<PersistentVolumeClaim>| {
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        phase != Some("Bound")
+    };
+    claim_names(set, ordinal)
+        .into_iter()
+        .filter_map(|name| find(&name))
+        .find(is_unbound)
 }
 
 fn deleted(action: &Action) -> Option<&str> {
@@ -120,9 +170,9 @@ mod tests {
             claims: BTreeMap::from([(1, claims)]),
         };
         let now = Timestamp::UNIX_EPOCH;
-        let (found, look) = stuck(&set, &spec(2), &seen, &objects, planned, Ok(()), now);
-        assert_eq!(look, None);
-        found.map(|trouble| trouble.reason)
+        let standing = stuck(&set, &spec(2), &seen, &objects, |_| None, planned, Ok(()), now);
+        assert_eq!(standing.look, None);
+        standing.trouble.map(|trouble| trouble.reason)
     }
 
     #[test]
