@@ -90,6 +90,13 @@ impl Api {
         serde_json::from_slice(&answer).with_context(|| format!("understand the answer of {path}"))
     }
 
+    /// Asks for a text.
+    pub(crate) async fn text(&mut self, path: &str) -> Result<String> {
+        let answer = self.send(Method::GET, path, Vec::new()).await?;
+        let answer = answer.collect().await?.to_bytes();
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     /// Follows changes.
     pub(crate) async fn watch(mut self, path: &str) -> Result<Watch> {
         let body = self.send(Method::GET, path, Vec::new()).await?;
@@ -101,11 +108,15 @@ impl Api {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Vec<u8>) -> Result<Incoming> {
+        let content_type = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
         let request = Request::builder()
             .method(method.clone())
             .uri(path)
             .header("host", &self.host)
-            .header("content-type", "application/json")
+            .header("content-type", content_type)
             .header("accept", "application/json")
             .body(Full::from(body))?;
         self.sender.ready().await?;

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print")]
 
 mod api;
+mod large;
 mod processes;
 mod sets;
 mod writes;
@@ -184,6 +185,25 @@ fn measure(options: &Options) -> Result<Vec<Row>> {
         5000.0,
         None,
     ));
+    for (replicas, look, goal, made) in [
+        (10, "a look at a set of 10 replicas", 2.0, None),
+        (100, "a look at a set of 100 replicas", 2.0, None),
+        (
+            1000,
+            "a look at a set of 1,000 replicas",
+            2.0,
+            Some("1,000 replicas Parallel, until all pods are made"),
+        ),
+        (5000, "a look at a set of 5,000 replicas", 2.0, None),
+    ] {
+        let found = inside(&machine, || large::set(&access, replicas))?;
+        if let Some(made) = made {
+            rows.push(row(made, found.created.as_secs_f64(), "s", 2.0, None));
+            let percent = processes::cpu(&cluster, Duration::from_secs(20))?;
+            rows.push(row("idle with them, of a core", percent, "%", 0.5, None));
+        }
+        rows.push(row(look, found.look.as_secs_f64() * 1000.0, "ms", goal, None));
+    }
     cluster.delete()?;
     machine.check_nothing_is_left()?;
     Ok(rows)

@@ -35,7 +35,10 @@ pub(crate) fn serve(
             Ok(respond::text(200, "ok"))
         }
         ["version"] => json(version(&server.config.version)),
-        ["metrics"] => Ok(respond::text(200, server.metrics.render(&server.store.metrics()))),
+        ["metrics"] => Ok(respond::text(
+            200,
+            server.metrics.render(&server.store.metrics()) + &(server.config.more_metrics)(),
+        )),
         ["api"] => match aggregated_version(headers) {
             Some(version) => Ok(aggregated(server, true, version)),
             None => json(discovery::api_versions(&server.config.address)),

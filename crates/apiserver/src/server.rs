@@ -41,6 +41,8 @@ pub struct Config {
     pub issuer: String,
     /// stead's own version; `/version` shows it as the build metadata.
     pub version: String,
+    /// What else of this process `/metrics` shows, in Prometheus' text format.
+    pub more_metrics: fn() -> String,
 }
 
 /// The server. Cheap to clone.

@@ -55,6 +55,7 @@ impl Cluster {
             address: "127.0.0.1".to_owned(),
             issuer: "https://kubernetes.default.svc".to_owned(),
             version: "0.0.0".to_owned(),
+            more_metrics: String::new,
         };
         let tokens = TokenKey::new(pki.token_key(), &config.issuer).expect("a key");
         let nodes = NodeClient::new(pki.client_config(&admin).expect("a client"));

@@ -10,6 +10,7 @@
 
 mod informer;
 mod informers;
+mod looks;
 mod queue;
 mod recorder;
 mod runner;
@@ -17,6 +18,7 @@ pub mod semantics;
 
 pub use informer::{Change, Informer, Key, Object, revision_of};
 pub use informers::{Informers, Task};
+pub use looks::metrics;
 pub use queue::{Queue, Work};
 pub use recorder::{EventType, Recorder, reference};
 pub use runner::{Reconciled, run};

@@ -5,12 +5,13 @@ use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::looks;
 use crate::queue::Queue;
 
 /// What came of looking at a key.
@@ -45,7 +46,10 @@ pub async fn run<K, F, E>(
                 let job = reconcile(work.key.clone());
                 let queue = queue.clone();
                 working.spawn(async move {
-                    match AssertUnwindSafe(job).catch_unwind().await {
+                    let begin = Instant::now();
+                    let done = AssertUnwindSafe(job).catch_unwind().await;
+                    looks::note(name, begin.elapsed());
+                    match done {
                         Ok(Ok(Reconciled::Done)) => queue.forget(&work.key),
                         Ok(Ok(Reconciled::Again(after))) => {
                             queue.forget(&work.key);

@@ -89,6 +89,8 @@ mod tests {
 
     use super::*;
 
+    type Change = fn(&mut Value);
+
     fn set(template: Value, annotations: Value) -> StatefulSet {
         serde_json::from_value(json!({
             "metadata": {"name": "web", "annotations": annotations},
@@ -112,7 +114,7 @@ mod tests {
         let storage = "spec.volumeClaimTemplates[0].spec.resources.requests.storage: Forbidden: can not be less than \
             before, which was 2Gi: claims do not shrink";
         let other = format!("spec.volumeClaimTemplates[0]: Forbidden: {CAN_CHANGE}");
-        let checks: [(fn(&mut Value), &str); 8] = [
+        let checks: [(Change, &str); 8] = [
             (|_| {}, "[]"),
             (
                 |new| new["spec"]["resources"]["requests"]["storage"] = json!("3Gi"),

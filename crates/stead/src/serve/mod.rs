@@ -359,6 +359,7 @@ fn open_api(place: &Place, cluster: &Cluster, pki: &Pki, address: SocketAddr) ->
         address: address.to_string(),
         issuer,
         version: OWN_VERSION.to_owned(),
+        more_metrics: stead_informer::metrics,
     };
     let nodes = NodeClient::new(pki.client_config(&to_nodes)?);
     ApiServer::open(config, &place.store(), tokens, nodes)
