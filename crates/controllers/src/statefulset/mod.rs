@@ -21,6 +21,8 @@ mod plan;
 mod retention;
 mod revision;
 mod rollout;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod status;
 mod stuck;
@@ -49,12 +51,16 @@ use self::wrote::Wrote;
 /// Sets that are looked at at a time.
 const WORKERS: usize = 16;
 
+/// What tells the time: the wall clock, or a simulation's.
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// The controller.
 pub struct StatefulSets {
     client: Client,
     informers: Informers,
     recorder: Recorder,
     queue: Queue<Key>,
+    clock: Clock,
     known: Mutex<HashMap<Key, Arc<Known>>>,
 }
 
@@ -68,6 +74,15 @@ struct Known {
 impl StatefulSets {
     /// A controller that hears of changes from now on.
     pub fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<StatefulSets> {
+        StatefulSets::with_clock(client, informers, recorder, Arc::new(Timestamp::now))
+    }
+
+    fn with_clock(
+        client: Client,
+        informers: &Informers,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> Arc<StatefulSets> {
         let queue = Queue::new();
         listen(informers, &queue);
         Arc::new(StatefulSets {
@@ -75,6 +90,7 @@ impl StatefulSets {
             informers: informers.clone(),
             recorder,
             queue,
+            clock,
             known: Mutex::default(),
         })
     }
@@ -118,7 +134,7 @@ impl StatefulSets {
         let revisions = self.own_revisions(&set, &selector, wrote).await?;
         let pods = self.own_pods(&set, &selector, wrote).await?;
         let history = self.history(&set, revisions, wrote).await?;
-        let now = Timestamp::now();
+        let now = (self.clock)();
         let wanted = observe::spec(&set);
         let find_claim = |name: &str| self.informers.claims.get(&Key::new(&key.namespace, name));
         let (observed, ends) = {

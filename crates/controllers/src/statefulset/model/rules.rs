@@ -221,7 +221,7 @@ impl Scene<'_> {
 
     /// What is missing of the state that the set asks for, when nothing more happens.
     pub(super) fn check_end(&self) -> Result<(), &'static str> {
-        let is_excused = (0..3).any(|at| self.is_hopeless(at));
+        let is_excused = (0..self.places.len() as u32).any(|at| self.is_hopeless(at));
         // What waits in order waits for all else, too.
         if is_excused && self.setting.is_ordered() {
             return Ok(());
