@@ -1,5 +1,6 @@
 //! The set's revisions in the API: adopted, made, renumbered, pruned, as [`super::revision`] decides.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -14,6 +15,7 @@ use super::StatefulSets;
 use super::adopt::{self, Relation};
 use super::apply::{ApplyError, api_error};
 use super::revision::{self, Step};
+use super::state::{Observed, Pod as SeenPod};
 use super::status::Revisions;
 use super::wrote::Wrote;
 use super::{identity, observe};
@@ -155,15 +157,16 @@ impl StatefulSets {
         &self,
         set: &StatefulSet,
         pods: &[Arc<Pod>],
+        seen: &Observed,
         history: &History,
         wrote: &Wrote,
     ) -> Result<(), ApplyError> {
         let limit = set.spec.revision_history_limit.unwrap_or(10);
-        let is_live = |name: &str| {
-            name == history.names.current
-                || name == history.names.update
-                || pods.iter().any(|pod| observe::revision_name(pod) == name)
-        };
+        let is_stray = |seen: &SeenPod| !seen.is_update && !seen.is_current;
+        let strays = seen.pods.iter().zip(pods).filter(|(seen, _)| is_stray(seen));
+        let live: HashSet<&str> = strays.map(|(_, pod)| observe::revision_name(pod)).collect();
+        let is_live =
+            |name: &str| name == history.names.current || name == history.names.update || live.contains(name);
         for revision in revision::superfluous(&history.revisions, is_live, limit) {
             let name = revision.metadata.name.as_deref().unwrap_or_default();
             match self.revisions(set).delete(name, &DeleteParams::default()).await {

@@ -13,6 +13,7 @@ mod explain;
 mod growth;
 mod history;
 mod identity;
+mod memory;
 #[cfg(test)]
 mod model;
 mod observe;
@@ -46,6 +47,9 @@ use tokio_util::sync::CancellationToken;
 use self::adopt::{Relation, controller_of, pod_relation};
 use self::apply::{Applier, ApplyError, api_error};
 use self::backoff::Backoff;
+use self::memory::{Memory, Recall};
+use self::observe::OwnPods;
+use self::state::Pod as SeenPod;
 use self::wrote::Wrote;
 
 /// Sets that are looked at at a time.
@@ -69,6 +73,7 @@ pub struct StatefulSets {
 struct Known {
     wrote: Wrote,
     backoff: Mutex<Backoff>,
+    memory: Mutex<Memory>,
 }
 
 impl StatefulSets {
@@ -132,17 +137,20 @@ impl StatefulSets {
         let spec = &set.spec;
         let selector = Selector::new(&spec.selector);
         let revisions = self.own_revisions(&set, &selector, wrote).await?;
-        let pods = self.own_pods(&set, &selector, wrote).await?;
         let history = self.history(&set, revisions, wrote).await?;
+        let memory = || known.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let recall = memory().recall(&set, &history.names);
+        let mut pods = self.own_pods(&set, &selector, recall, wrote).await?;
         let now = (self.clock)();
         let wanted = observe::spec(&set);
         let find_claim = |name: &str| self.informers.claims.get(&Key::new(&key.namespace, name));
         let (observed, ends) = {
             let mut backoff = known.backoff.lock().unwrap_or_else(PoisonError::into_inner);
             let names = &history.names;
-            let observed = observe::observe(&set, &wanted, &pods, names, find_claim, &mut backoff, now);
+            let observed = observe::observe(&set, &wanted, &mut pods, names, find_claim, &mut backoff, now);
             (observed, backoff.next(now))
         };
+        let pods = pods.objects;
         let misunderstood = observe::misunderstood(&set);
         let actions = match &misunderstood {
             None => plan::plan(&wanted, &observed),
@@ -171,28 +179,37 @@ impl StatefulSets {
         let names = &history.names;
         let status = status::status(&set, &wanted, names, &observed, &standing, now);
         self.write_status(&set, &status, wrote).await?;
-        let pruned = self.prune(&set, &pods, &history, wrote).await;
+        let pruned = self.prune(&set, &pods, &observed, &history, wrote).await;
         applied.and(pruned)?;
-        let available = available_next(&pods, spec.min_ready_seconds.unwrap_or(0), now);
+        let available = available_next(&pods, &observed.pods, spec.min_ready_seconds.unwrap_or(0), now);
+        memory().keep(&set, &history.names, pods, observed.pods);
         Ok(next_look([available, ends, standing.look], now))
     }
 
-    /// The set's pods, after adopting and releasing what is to be.
+    /// The set's pods, by name, after adopting and releasing what is to be; and what is known of them already.
     async fn own_pods(
         &self,
         set: &StatefulSet,
         selector: &Selector,
+        mut recall: Recall,
         wrote: &Wrote,
-    ) -> Result<Vec<Arc<Pod>>, ApplyError> {
+    ) -> Result<OwnPods, ApplyError> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let mut own = Vec::new();
+        let mut own = OwnPods::default();
         for pod in self.informers.pods.in_namespace(namespace) {
+            let remembered = recall.find(&pod);
+            if remembered.is_some() {
+                own.objects.push(pod);
+                own.known.push(remembered);
+                continue;
+            }
             let name = pod.metadata.name.clone().unwrap_or_default();
             let owners = match pod_relation(set, selector, &pod) {
                 Relation::None => continue,
                 Relation::Own => {
-                    own.push(pod);
+                    own.objects.push(pod);
+                    own.known.push(None);
                     continue;
                 }
                 Relation::Adopt => {
@@ -209,7 +226,8 @@ impl StatefulSets {
                 Ok(patched) => {
                     wrote.pod(&patched);
                     if pod_relation(set, selector, &patched) == Relation::Own {
-                        own.push(Arc::new(patched));
+                        own.objects.push(Arc::new(patched));
+                        own.known.push(None);
                     }
                 }
                 // Gone, or another pod by now.
@@ -269,9 +287,17 @@ impl StatefulSets {
 }
 
 /// When the next pod becomes available.
-fn available_next(pods: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Option<Timestamp> {
+fn available_next(
+    pods: &[Arc<Pod>],
+    seen: &[SeenPod],
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let waits = |(_, seen): &(&Arc<Pod>, &SeenPod)| seen.is_ready() && !seen.is_available();
     pods.iter()
-        .filter_map(|pod| observe::available_at(pod, min_ready_seconds, now))
+        .zip(seen)
+        .filter(waits)
+        .filter_map(|(pod, _)| observe::available_at(pod, min_ready_seconds, now))
         .min()
 }
 
@@ -363,10 +389,18 @@ mod tests {
             pod(Some("2026-01-01T00:00:08Z")),
             pod(Some("2026-01-01T00:00:07Z")),
         ];
-        assert_eq!(available_next(&pods, 5, now), "2026-01-01T00:00:12Z".parse().ok());
+        let next = |pods: &[Arc<Pod>], min_ready_seconds| {
+            let see = |pod: &Arc<Pod>| SeenPod {
+                phase: observe::phase(pod, min_ready_seconds, now),
+                ..state::builders::pod(0)
+            };
+            let seen: Vec<SeenPod> = pods.iter().map(see).collect();
+            available_next(pods, &seen, min_ready_seconds, now)
+        };
+        assert_eq!(next(&pods, 5), "2026-01-01T00:00:12Z".parse().ok());
         // Those that are available already need no look, nor do those that are not ready.
-        assert_eq!(available_next(&pods[..2], 5, now), None);
-        assert_eq!(available_next(&pods, 0, now), None);
+        assert_eq!(next(&pods[..2], 5), None);
+        assert_eq!(next(&pods, 0), None);
         let in_seconds = |seconds| now.checked_add(jiff::SignedDuration::from_secs(seconds)).ok();
         let look = next_look([in_seconds(3), None, in_seconds(2)], now);
         assert!(matches!(look, Reconciled::Again(after) if after == Duration::from_secs(2)));

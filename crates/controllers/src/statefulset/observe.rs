@@ -161,7 +161,7 @@ fn never_ready(pod: &PodObject) -> bool {
     ready.status != "True" && unchanged && !may_have_been
 }
 
-fn phase(pod: &PodObject, min_ready_seconds: i32, now: Timestamp) -> Phase {
+pub(super) fn phase(pod: &PodObject, min_ready_seconds: i32, now: Timestamp) -> Phase {
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Running") => {
             let ready = ready_since(pod).is_some();
@@ -175,21 +175,34 @@ fn phase(pod: &PodObject, min_ready_seconds: i32, now: Timestamp) -> Phase {
     }
 }
 
+/// The pods of a set, by name.
+#[derive(Default)]
+pub(super) struct OwnPods {
+    pub(super) objects: Vec<Arc<PodObject>>,
+    /// What is known of each of them already ([`super::memory`]); it is taken from here.
+    pub(super) known: Vec<Option<Pod>>,
+}
+
 /// All that the planner is to know. `claims` looks up a claim of the set's namespace by name; `backoff` remembers
 /// which pods ended early.
 pub(super) fn observe(
     set: &StatefulSet,
     spec: &Spec,
-    pods: &[Arc<PodObject>],
+    own: &mut OwnPods,
     revisions: &Revisions,
     claims: impl Fn(&str) -> Option<Arc<PersistentVolumeClaim>>,
     backoff: &mut Backoff,
     now: Timestamp,
 ) -> Observed {
     let min_ready_seconds = set.spec.min_ready_seconds.unwrap_or(0);
-    let pods: Vec<Pod> = pods
+    let pods: Vec<Pod> = own
+        .objects
         .iter()
-        .filter_map(|pod| {
+        .zip(std::mem::take(&mut own.known))
+        .filter_map(|(pod, known)| {
+            if known.is_some() {
+                return known;
+            }
             let (_, ordinal) = parse_name(pod.metadata.name.as_deref().unwrap_or_default())?;
             let phase = phase(pod, min_ready_seconds, now);
             let uid = pod.metadata.uid.clone().unwrap_or_default();
@@ -217,10 +230,8 @@ pub(super) fn observe(
     let claims = if template_names(set).next().is_none() {
         BTreeMap::new()
     } else {
-        let present: BTreeMap<Ordinal, &str> =
-            pods.iter().map(|pod| (pod.ordinal, pod.uid.as_str())).collect();
-        let missing = spec.to_make(&present.keys().copied().collect());
-        let missing = missing.into_iter().map(|ordinal| (ordinal, ""));
+        let present = pods.iter().map(|pod| (pod.ordinal, pod.uid.as_str()));
+        let missing = spec.to_make(&pods).into_iter().map(|ordinal| (ordinal, ""));
         let ordinals = spec.ordinals();
         missing
             .chain(present)

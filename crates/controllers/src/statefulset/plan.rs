@@ -7,8 +7,6 @@
 //! The plan of one look never depends on its own actions having been carried out: what must come
 //! after them is for the next look, which the changes they cause bring about.
 
-use std::collections::BTreeMap;
-
 use super::rollout::{clear_outdated, grow_claims, heal, is_broken, replace_outdated};
 use super::state::{Action, Observed, Ordinal, Phase, Pod, Spec, Strategy};
 
@@ -26,7 +24,7 @@ pub(super) fn plan(spec: &Spec, seen: &Observed) -> Vec<Action> {
         clear_outdated(seen, &mut actions);
         return actions;
     }
-    for (ordinal, pod) in &replicas {
+    for (ordinal, pod) in &replicas.0 {
         let next = replica(spec, seen, *ordinal, *pod, &mut actions);
         if next == Next::Wait && spec.is_ordered() {
             heal(spec, &replicas, &mut actions);
@@ -48,26 +46,38 @@ enum Next {
     Wait,
 }
 
-/// The replicas that are to be, with the pods that there are. Of those without a pod only those that may be made
-/// now, as there may be any number of them.
-pub(super) type Replicas<'p> = BTreeMap<Ordinal, Option<&'p Pod>>;
+/// The replicas that are to be, by ordinal, with the pods that there are. Of those without a pod only those that may
+/// be made now, as there may be any number of them.
+pub(super) struct Replicas<'p>(Vec<(Ordinal, Option<&'p Pod>)>);
+
+impl<'p> Replicas<'p> {
+    /// From the lowest up; none where there is no pod.
+    pub(super) fn all(&self) -> impl Iterator<Item = Option<&'p Pod>> {
+        self.0.iter().map(|(_, pod)| *pod)
+    }
+
+    /// The pods, from the lowest up.
+    pub(super) fn pods(&self) -> impl DoubleEndedIterator<Item = &'p Pod> {
+        self.0.iter().filter_map(|(_, pod)| *pod)
+    }
+}
 
 /// The pods that are to be, by ordinal, with holes; and those that are not, highest first.
 fn partition<'p>(spec: &Spec, pods: &'p [Pod]) -> (Replicas<'p>, Vec<&'p Pod>) {
     let range = spec.ordinals();
-    let taken = pods.iter().map(|pod| pod.ordinal).collect();
-    let missing = spec.to_make(&taken).into_iter();
-    let mut replicas: Replicas<'p> = missing.map(|ordinal| (ordinal, None)).collect();
+    let missing = spec.to_make(pods).into_iter();
+    let mut replicas: Vec<_> = missing.map(|ordinal| (ordinal, None)).collect();
     let mut condemned = Vec::new();
     for pod in pods {
         if range.contains(pod.ordinal) {
-            replicas.insert(pod.ordinal, Some(pod));
+            replicas.push((pod.ordinal, Some(pod)));
         } else {
             condemned.push(pod);
         }
     }
+    replicas.sort_unstable_by_key(|(ordinal, _)| *ordinal);
     condemned.sort_by_key(|pod| std::cmp::Reverse(pod.ordinal));
-    (replicas, condemned)
+    (Replicas(replicas), condemned)
 }
 
 /// What one replica needs, and whether those above it have to wait for it.
@@ -136,10 +146,9 @@ fn fix_claims(seen: &Observed, condemned: &[&Pod], actions: &mut Vec<Action>) {
 fn scale_down(spec: &Spec, replicas: &Replicas<'_>, condemned: &[&Pod], actions: &mut Vec<Action>) -> Next {
     // An unhealthy pod may go though it is unhealthy, if it is what everything waits for.
     let first_unhealthy = replicas
-        .values()
-        .flatten()
+        .pods()
         .find(|pod| pod.is_unavailable())
-        .or_else(|| condemned.iter().rev().find(|pod| pod.is_unavailable()))
+        .or_else(|| condemned.iter().rev().copied().find(|pod| pod.is_unavailable()))
         .map(|pod| pod.uid.as_str());
     for pod in condemned {
         if pod.terminating {

@@ -13,7 +13,7 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
         return;
     };
     let lowest = spec.lowest();
-    let present = || replicas.values().flatten().copied();
+    let present = || replicas.pods();
     let available = present().filter(|pod| !pod.is_unavailable()).count();
     let unavailable = (spec.replicas as usize).saturating_sub(available);
     let mut budget = (max_unavailable as usize).saturating_sub(unavailable);
@@ -44,7 +44,7 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
 /// Has claims follow their templates (KEP-4650): those of the highest ordinal first, and under `OrderedReady` one
 /// replica's at a time.
 pub(super) fn grow_claims(spec: &Spec, seen: &Observed, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
-    let followers = replicas.values().flatten().rev();
+    let followers = replicas.pods().rev();
     for pod in followers.filter(|pod| spec.grows_claims_of(pod)) {
         let ordinal = pod.ordinal;
         let growth = seen
@@ -73,11 +73,11 @@ pub(super) fn heal(spec: &Spec, replicas: &Replicas<'_>, actions: &mut Vec<Actio
     }
     let lowest = spec.lowest();
     let goes = |action: &Action| matches!(action, Action::DeletePod { .. });
-    let is_replaced = replicas.values().flatten().any(|pod| pod.terminating);
+    let is_replaced = replicas.pods().any(|pod| pod.terminating);
     if !spec.heals || is_replaced || actions.iter().any(goes) {
         return;
     }
-    for pod in replicas.values() {
+    for pod in replicas.all() {
         // The replacement of a lower one comes first.
         let Some(pod) = pod.filter(|pod| !(pod.is_update && pod.is_unavailable())) else {
             return;

@@ -1,7 +1,7 @@
 //! What the planner knows of a set, and what it can decide: plain data, from which all that does not matter to
 //! a decision has been taken ([`super::observe`] makes it, [`super::apply`] carries it out).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::growth::Growth;
 use super::ordinals::{LeftOut, Ordinals};
@@ -195,12 +195,19 @@ impl Pod {
 const MOST_MADE: usize = 500;
 
 impl Spec {
-    /// The replicas that are not there and may be made now, given the ordinals of all pods.
-    pub(super) fn to_make(&self, taken: &BTreeSet<Ordinal>) -> Vec<Ordinal> {
+    /// The replicas that are not there and may be made now, given all pods.
+    pub(super) fn to_make(&self, pods: &[Pod]) -> Vec<Ordinal> {
         let most = if self.is_ordered() { 1 } else { MOST_MADE };
-        let ordinals = self.ordinals();
-        let missing = ordinals.iter().filter(|ordinal| !taken.contains(ordinal));
-        missing.take(most).collect()
+        // There is a missing one, if any, among so many.
+        let among: Vec<Ordinal> = self.ordinals().iter().take(pods.len() + most).collect();
+        let mut is_there = vec![false; among.len()];
+        for pod in pods {
+            if let Ok(at) = among.binary_search(&pod.ordinal) {
+                is_there[at] = true;
+            }
+        }
+        let missing = among.into_iter().zip(is_there).filter(|(_, is_there)| !is_there);
+        missing.map(|(ordinal, _)| ordinal).take(most).collect()
     }
 
     /// The replicas' ordinals.

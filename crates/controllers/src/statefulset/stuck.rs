@@ -1,6 +1,6 @@
 //! What a set waits for that will not come by itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ pub(super) struct Standing {
     pub(super) look: Option<Timestamp>,
 }
 
-/// What holds a set up, the lowest replica's first. `find_claim` looks up a claim of its namespace.
+/// What holds a set up, the lowest replica's first. `objects` are the pods that were seen, in the same order; `find_claim` looks up a claim of its namespace.
 #[allow(clippy::too_many_arguments, reason = "all that a look knows")]
 pub(super) fn stuck(
     set: &StatefulSet,
@@ -56,20 +56,13 @@ pub(super) fn stuck(
         ..Finding::default()
     };
     let goes: HashSet<&str> = planned.iter().filter_map(deleted).collect();
-    let objects: HashMap<&str, &Arc<PodObject>> = objects
-        .iter()
-        .filter_map(|object| Some((object.metadata.uid.as_deref()?, object)))
-        .collect();
     let ordinals = spec.ordinals();
-    for pod in &seen.pods {
+    for (pod, object) in seen.pods.iter().zip(objects) {
         let is_replica = ordinals.contains(pod.ordinal);
         let uid = pod.uid.as_str();
         if !pod.is_unavailable() || goes.contains(uid) || !(is_replica || pod.terminating) {
             continue;
         }
-        let Some(object) = objects.get(uid) else {
-            continue;
-        };
         if pod.phase == Phase::Ended && !pod.terminating {
             if pod.held_back {
                 note(pod.ordinal, of_trouble(ended(set, pod, object)));
@@ -84,8 +77,7 @@ pub(super) fn stuck(
         look = [look, finding.look].into_iter().flatten().min();
         note(pod.ordinal, finding);
     }
-    let taken = seen.pods.iter().map(|pod| pod.ordinal).collect();
-    for ordinal in spec.to_make(&taken) {
+    for ordinal in spec.to_make(&seen.pods) {
         let claims = seen.claims.get(&ordinal).copied().unwrap_or_default();
         if claims.deleting || claims.doomed {
             let pod = pod_name(set.metadata.name.as_deref().unwrap_or_default(), ordinal);

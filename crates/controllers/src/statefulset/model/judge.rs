@@ -1,7 +1,7 @@
 //! The model's rules, asked of what was observed elsewhere: in the [simulation](super::super::simulation).
 
 use super::rules::Scene;
-use super::world::{Being, Claim, Life, Place, Rev, Setting};
+use super::world::{Being, Claim, Life, Place, Rev, Scale, Setting};
 use crate::statefulset::state::{Action, Observed, Phase, Pod, Spec};
 
 /// Whether actions that one look took are allowed in a state, of which claims are left to others.
@@ -47,7 +47,8 @@ fn ask(
         pod: None,
         claim: Claim::Bound,
     };
-    let mut places = vec![empty; beyond.max(spec.ordinals().end) as usize];
+    let end = spec.ordinals().iter().last().map_or(0, |last| last + 1);
+    let mut places = vec![empty; beyond.max(end) as usize];
     for pod in &seen.pods {
         places[pod.ordinal as usize].pod = Some(being(pod));
     }
@@ -61,7 +62,11 @@ fn ask(
     };
     question(&Scene {
         setting: &setting,
-        scale: (spec.start, spec.replicas),
+        scale: Scale {
+            start: spec.start,
+            replicas: spec.replicas,
+            left_out: None,
+        },
         places: &places,
     })
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::statefulset::state::Claims;
 use crate::statefulset::state::builders::{

@@ -155,7 +155,11 @@ impl State {
         }
         let owners = list(&changed, "/metadata/ownerReferences");
         if owners.iter().filter(|owner| owner["controller"] == true).count() > 1 {
-            return refusal(422, "Invalid", "only one reference can have controller set to true");
+            return refusal(
+                422,
+                "Invalid",
+                "only one reference can have controller set to true",
+            );
         }
         if owners.iter().any(|owner| text(owner, "/uid").is_empty()) {
             return refusal(422, "Invalid", "an owner must have a uid");
@@ -197,7 +201,8 @@ impl State {
             Kind::Revisions => {
                 self.judge(look, |state, look| rules::deletes_revision(state, look, object));
                 self.store.remove(call.kind, &call.name, now);
-                let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+                let success =
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
                 return (200, success);
             }
             Kind::Claims | Kind::Sets => {
@@ -250,7 +255,10 @@ fn merge(target: &mut Value, patch: &Value) {
 
 /// A strategic merge patch, of owner references only.
 fn strategic(object: &Value, patch: &Value) -> Value {
-    let mut fields = patch["metadata"].as_object().into_iter().flat_map(|meta| meta.keys());
+    let mut fields = patch["metadata"]
+        .as_object()
+        .into_iter()
+        .flat_map(|meta| meta.keys());
     let is_known = fields.all(|field| matches!(field.as_str(), "ownerReferences" | "uid"));
     assert!(is_known, "the simulation knows no strategic patch {patch}");
     let mut owners = list(object, "/metadata/ownerReferences").to_vec();

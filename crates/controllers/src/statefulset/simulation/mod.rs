@@ -59,7 +59,8 @@ impl Process {
         let client = wire::client(world, number);
         let shutdown = CancellationToken::new();
         let informers = Informers::new();
-        let (recorder, events) = Recorder::new(client.clone(), "statefulset-controller", None, shutdown.clone());
+        let (recorder, events) =
+            Recorder::new(client.clone(), "statefulset-controller", None, shutdown.clone());
         let deciding = world.clone();
         let clock = move || {
             let mut state = deciding.lock();
@@ -139,7 +140,10 @@ async fn live(world: &World, defect: &'static Defect) {
             if now >= until {
                 break;
             }
-            (state.rng.u64(100..20_000).min(until - now), Arc::clone(&state.alarm))
+            (
+                state.rng.u64(100..20_000).min(until - now),
+                Arc::clone(&state.alarm),
+            )
         };
         let _ = tokio::time::timeout(Duration::from_millis(pause), alarm.notified()).await;
         let is_alive = |process: &Process| world.lock().controllers[process.number].is_alive;
@@ -179,7 +183,9 @@ async fn live(world: &World, defect: &'static Defect) {
 
 /// The command that plays a seed again.
 fn command(seed: u64) -> String {
-    format!("STEAD_SIM_SECONDS=0 STEAD_SIM_SEED={seed} cargo test --release --package stead-controllers simulation::seeds")
+    format!(
+        "STEAD_SIM_SECONDS=0 STEAD_SIM_SEED={seed} cargo test --release --package stead-controllers simulation::seeds"
+    )
 }
 
 /// Plays seeds side by side, from one on, until one is wrong or enough have been played.
@@ -211,7 +217,11 @@ fn search(first: u64, defect: &'static Defect, is_enough: impl Fn(u64) -> bool +
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value}")))
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number, not {value}")),
+    )
 }
 
 #[test]
@@ -230,7 +240,11 @@ fn seeds() {
         let outcome = play(seed, &SOUND, true);
         eprintln!("seed {seed}:\n{}", outcome.trace.join("\n"));
         let again = command(seed);
-        assert!(outcome.wrong.is_none(), "seed {seed}: {}\nto see it again: {again}", outcome.wrong.unwrap_or_default());
+        assert!(
+            outcome.wrong.is_none(),
+            "seed {seed}: {}\nto see it again: {again}",
+            outcome.wrong.unwrap_or_default()
+        );
         assert!(seconds == 0, "seed {seed} is wrong only sometimes");
     }
 }
@@ -239,10 +253,17 @@ fn seeds() {
 fn a_seed_always_tells_the_same_story() {
     for seed in 1..6 {
         let (first, second) = (play(seed, &SOUND, true), play(seed, &SOUND, true));
-        let differ = first.trace.iter().zip(&second.trace).position(|(one, other)| one != other);
+        let differ = first
+            .trace
+            .iter()
+            .zip(&second.trace)
+            .position(|(one, other)| one != other);
         if let Some(at) = differ {
             panic!("seed {seed} differs:\n{}\n{}", first.trace[at], second.trace[at]);
         }
-        assert!(first.trace.len() == second.trace.len() && first.trace.len() > 50, "seed {seed}");
+        assert!(
+            first.trace.len() == second.trace.len() && first.trace.len() > 50,
+            "seed {seed}"
+        );
     }
 }

@@ -62,13 +62,18 @@ pub(super) fn creates_pod(state: &State, look: usize, pod: &Value) -> Verdict {
 pub(super) fn deletes_pod(state: &mut State, look: usize, pod: &Value, options: &Value) -> Verdict {
     let name = text(pod, "/metadata/name");
     if options["gracePeriodSeconds"] == 0 {
-        return Err(format!("deletes pod {name} without waiting for its processes to end"));
+        return Err(format!(
+            "deletes pod {name} without waiting for its processes to end"
+        ));
     }
     let ordinal = truth::ordinal(name).ok_or("deletes a pod of another set")?;
     let uid = text(pod, "/metadata/uid").to_owned();
     // Without a precondition, it is whatever pod is there.
     for deed in &mut state.looks[look].deeds {
-        if let Deed::Delete { ordinal: of, uid: whom } = deed
+        if let Deed::Delete {
+            ordinal: of,
+            uid: whom,
+        } = deed
             && *of == ordinal
         {
             whom.clone_from(&uid);
@@ -77,12 +82,13 @@ pub(super) fn deletes_pod(state: &mut State, look: usize, pod: &Value, options: 
     let owner = controller_of(pod).unwrap_or_default().to_owned();
     is_justified(state, look, &owner).map_err(|why| format!("deletes pod {name}: {why}"))?;
     let look = &state.looks[look];
-    let is_condemned = |set: &&Value| !truth::spec(set).ordinals().contains(&ordinal);
+    let is_condemned = |set: &&Value| !truth::spec(set).ordinals().contains(ordinal);
     let Some(set) = sets(state, look).find(is_condemned) else {
         return Ok(());
     };
     let policies: Vec<bool> = sets(state, look).map(|set| truth::retention(set).1).collect();
-    let is_certain = sets(state, look).all(|set| is_condemned(&set)) && policies.windows(2).all(|two| two[0] == two[1]);
+    let is_certain =
+        sets(state, look).all(|set| is_condemned(&set)) && policies.windows(2).all(|two| two[0] == two[1]);
     for name in truth::claims(set, ordinal) {
         let is_wrong = |claim: &Object| {
             let owners = list(claim, "/metadata/ownerReferences");
@@ -92,7 +98,9 @@ pub(super) fn deletes_pod(state: &mut State, look: usize, pod: &Value, options: 
         };
         let mut states = since(state, look, Kind::Claims);
         if is_certain && states.all(|state| state.objects.get(&name).is_some_and(is_wrong)) {
-            return Err(format!("scales down before claim {name} belongs to whom the policy says"));
+            return Err(format!(
+                "scales down before claim {name} belongs to whom the policy says"
+            ));
         }
     }
     Ok(())
@@ -104,7 +112,10 @@ pub(super) fn owns_claim(state: &State, look: usize, before: Option<&Object>, af
     let ordinal = name.rsplit('-').next().and_then(|digits| digits.parse().ok());
     let ordinal: u32 = ordinal.ok_or("owns a claim of another set")?;
     let look = &state.looks[look];
-    let (none, had) = (Vec::new(), before.map(|claim| list(claim, "/metadata/ownerReferences")));
+    let (none, had) = (
+        Vec::new(),
+        before.map(|claim| list(claim, "/metadata/ownerReferences")),
+    );
     let (had, has) = (had.unwrap_or(&none), list(after, "/metadata/ownerReferences"));
     if let Some(before) = before
         && version_of(before) > state.known(look.controller, Kind::Claims)
@@ -114,7 +125,7 @@ pub(super) fn owns_claim(state: &State, look: usize, before: Option<&Object>, af
     // Whether the policy has the claim belong to its pod, or to the set.
     let wanted = |set: &Value, owner: &Value| {
         let (deleted, scaled) = truth::retention(set);
-        let goes_with_pod = scaled && !truth::spec(set).ordinals().contains(&ordinal);
+        let goes_with_pod = scaled && !truth::spec(set).ordinals().contains(ordinal);
         match text(owner, "/kind") {
             "Pod" => goes_with_pod,
             _ => deleted && !goes_with_pod && set["metadata"]["uid"] == owner["uid"],
@@ -123,7 +134,10 @@ pub(super) fn owns_claim(state: &State, look: usize, before: Option<&Object>, af
     let is_new = |owner: &&Value| !had.iter().any(|other| other["uid"] == owner["uid"]);
     for owner in has.iter().filter(is_new) {
         if !sets(state, look).any(|set| wanted(set, owner)) {
-            return Err(format!("has claim {name} go with {} against the policy", owner["name"]));
+            return Err(format!(
+                "has claim {name} go with {} against the policy",
+                owner["name"]
+            ));
         }
     }
     let is_lost = |owner: &&Value| !has.iter().any(|other| other["uid"] == owner["uid"]);
@@ -143,18 +157,26 @@ pub(super) fn adopts_pod(state: &State, look: usize, before: &Value, after: &Val
     let selects = |pod: &Object| pod["metadata"]["labels"]["app"] == "web";
     let is_adopted = controller_of(after).is_some();
     let was_seen = since(state, look, Kind::Pods).any(|state| {
-        let pod = state.objects.get(name).filter(|pod| text(pod, "/metadata/uid") == uid);
+        let pod = state
+            .objects
+            .get(name)
+            .filter(|pod| text(pod, "/metadata/uid") == uid);
         pod.is_some_and(|pod| selects(pod) == is_adopted)
     });
     if !was_seen {
-        return Err(format!("changes the owner of pod {name}, of which it saw another one"));
+        return Err(format!(
+            "changes the owner of pod {name}, of which it saw another one"
+        ));
     }
     let owner = controller_of(after).unwrap_or_default();
     let stays = |state: &Snapshot| {
         let mut sets = state.objects.values();
         sets.any(|set| text(set, "/metadata/uid") == owner && !is_deleting(set))
     };
-    let began = state.store.table(Kind::Sets).index_at(look.began[Kind::Sets as usize]);
+    let began = state
+        .store
+        .table(Kind::Sets)
+        .index_at(look.began[Kind::Sets as usize]);
     if is_adopted && !state.store.table(Kind::Sets).history[began..].iter().any(stays) {
         return Err(format!("adopts pod {name} for a set that is gone or goes"));
     }
@@ -165,7 +187,10 @@ pub(super) fn adopts_pod(state: &State, look: usize, before: &Value, after: &Val
 pub(super) fn replaces_pod(before: &Value, after: &Value) -> Verdict {
     let rest = |pod: &Value| {
         let mut rest = pod.clone();
-        for label in ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"] {
+        for label in [
+            "statefulset.kubernetes.io/pod-name",
+            "apps.kubernetes.io/pod-index",
+        ] {
             rest["metadata"]["labels"][label] = Value::Null;
         }
         rest
@@ -173,7 +198,10 @@ pub(super) fn replaces_pod(before: &Value, after: &Value) -> Verdict {
     if rest(before) == rest(after) {
         return Ok(());
     }
-    Err(format!("takes back what others changed in pod {}", before["metadata"]["name"]))
+    Err(format!(
+        "takes back what others changed in pod {}",
+        before["metadata"]["name"]
+    ))
 }
 
 /// A status is written: it is true, and on top of the newest one.
@@ -187,7 +215,10 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
         return Ok(());
     }
     let status = &after["status"];
-    let updated = state.images.get(text(status, "/updateRevision")).map(String::as_str);
+    let updated = state
+        .images
+        .get(text(status, "/updateRevision"))
+        .map(String::as_str);
     if status["observedGeneration"] != set["metadata"]["generation"] || updated != Some(truth::image(set)) {
         return Err("writes the status of another template".to_owned());
     }
@@ -200,7 +231,9 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
     if is_true {
         return Ok(());
     }
-    Err(format!("counts {told:?} pods (all, ready, available, updated, current), but there are {really:?}"))
+    Err(format!(
+        "counts {told:?} pods (all, ready, available, updated, current), but there are {really:?}"
+    ))
 }
 
 /// A revision goes: none that is in use.
@@ -209,7 +242,8 @@ pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> 
     let look = &state.looks[look];
     let has_pod = |state: &Snapshot| state.objects.values().any(|pod| truth::revision_of(pod) == name);
     let image = state.images.get(name).map(String::as_str);
-    let is_live = |set: &Value| text(set, "/status/currentRevision") == name || image == Some(truth::image(set));
+    let is_live =
+        |set: &Value| text(set, "/status/currentRevision") == name || image == Some(truth::image(set));
     if seen(state, look, Kind::Pods).all(has_pod) || sets(state, look).all(is_live) {
         return Err(format!("deletes revision {name}, which is in use"));
     }
@@ -266,7 +300,9 @@ fn action(state: &State, spec: &Spec, set: &Value, current: Option<&str>, deed: 
 fn seen<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &'s Snapshot> {
     let table = state.store.table(kind);
     let from = table.index_at(look.from[kind as usize]);
-    let to = look.decided.map_or(from, |(_, to)| table.index_at(to[kind as usize]));
+    let to = look
+        .decided
+        .map_or(from, |(_, to)| table.index_at(to[kind as usize]));
     table.history[from..=to].iter()
 }
 
@@ -349,7 +385,10 @@ pub(super) fn shown(kind: Kind, object: &Value) -> String {
     let uid = text(object, "/metadata/uid");
     let goes = if is_deleting(object) { ", deleting" } else { "" };
     match kind {
-        Kind::Pods => format!("{uid} of {}, owned by [{owners}]{goes}", truth::revision_of(object)),
+        Kind::Pods => format!(
+            "{uid} of {}, owned by [{owners}]{goes}",
+            truth::revision_of(object)
+        ),
         Kind::Claims => format!("{uid} owned by [{owners}]{goes}"),
         Kind::Revisions => format!("number {}", object["revision"]),
         Kind::Sets => format!(

@@ -66,7 +66,11 @@ fn send(
         // The dead wait for no answer.
         std::mem::forget(answer);
     }
-    async move { answered.await.unwrap_or_else(|_| Err(io::ErrorKind::ConnectionReset.into())) }
+    async move {
+        answered
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::ConnectionReset.into()))
+    }
 }
 
 /// What becomes of a request on its way.
@@ -150,11 +154,18 @@ async fn carry(
         if let Some((code, reason)) = fate.refusal {
             return Ok(plain(refusal(code, reason, "the simulation refuses it")));
         }
-    if std::env::var("SIMDEBUG").is_ok() {
-        world.lock().tell("debug", || format!("controller {controller}: watch {kind:?} {query}"));
-    }
-        let from = query.rsplit("resourceVersion=").next().and_then(|rest| rest.split('&').next());
-        let from = from.and_then(|version| version.parse().ok()).expect("a version to watch from");
+        if std::env::var("SIMDEBUG").is_ok() {
+            world.lock().tell("debug", || {
+                format!("controller {controller}: watch {kind:?} {query}")
+            });
+        }
+        let from = query
+            .rsplit("resourceVersion=")
+            .next()
+            .and_then(|rest| rest.split('&').next());
+        let from = from
+            .and_then(|version| version.parse().ok())
+            .expect("a version to watch from");
         return Ok(Response::new(Watch::new(world, controller, kind, from).body()));
     }
     let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -164,7 +175,10 @@ async fn carry(
     let (verb, name) = match (&parts.method, path) {
         (&Method::GET, [_]) => (Verb::List, String::new()),
         (&Method::GET, [_, name]) => (Verb::Get, (*name).to_owned()),
-        (&Method::POST, [_]) => (Verb::Create, super::store::text(&body, "/metadata/name").to_owned()),
+        (&Method::POST, [_]) => (
+            Verb::Create,
+            super::store::text(&body, "/metadata/name").to_owned(),
+        ),
         (&Method::PUT, [_, name]) => (Verb::Replace, (*name).to_owned()),
         (&Method::PUT, [_, name, "status"]) => (Verb::ReplaceStatus, (*name).to_owned()),
         (&Method::PATCH, [_, name]) if is_strategic => (Verb::StrategicPatch, (*name).to_owned()),
@@ -173,7 +187,9 @@ async fn carry(
         (method, path) => panic!("the simulation knows no {method} {path:?}"),
     };
     if std::env::var("SIMDEBUG").is_ok() {
-        world.lock().tell("debug", || format!("controller {controller}: {verb:?} {kind:?} {name} {look:?}"));
+        world.lock().tell("debug", || {
+            format!("controller {controller}: {verb:?} {kind:?} {name} {look:?}")
+        });
     }
     (defect.request)(verb, kind, &mut body);
     let call = Call {
@@ -203,7 +219,9 @@ async fn carry(
     sleep(fate.back).await;
     let mut state = world.lock();
     if fate.is_lost {
-        state.tell("network", || format!("the answer to {verb:?} {} is lost", call.name));
+        state.tell("network", || {
+            format!("the answer to {verb:?} {} is lost", call.name)
+        });
         return Err(io::ErrorKind::TimedOut.into());
     }
     if answer.0 < 300 {
@@ -236,7 +254,8 @@ async fn other(
         return Ok(Response::new(silence.boxed_unsync()));
     }
     if *method == Method::GET {
-        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+        let list =
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
         return Ok(plain((200, list)));
     }
     assert_eq!(plural, "events", "the simulation does not keep them");
@@ -323,7 +342,9 @@ impl Watch {
             Some(End::Gone) => {
                 self.end = Some(End::Closed);
                 let (_, status) = refusal(410, "Expired", "too old resource version");
-                return Some(Ok(format!("{}\n", json!({"type": "ERROR", "object": status})).into()));
+                return Some(Ok(
+                    format!("{}\n", json!({"type": "ERROR", "object": status})).into()
+                ));
             }
             Some(End::Silent) => return std::future::pending().await,
         }
@@ -381,7 +402,9 @@ impl Watch {
             };
             if self.end.is_some() {
                 let (kind, controller) = (self.kind, self.controller);
-                state.tell("network", || format!("controller {controller}'s watch of {kind:?} ends"));
+                state.tell("network", || {
+                    format!("controller {controller}'s watch of {kind:?} ends")
+                });
             }
         }
         line

@@ -219,7 +219,11 @@ impl State {
         let process = &self.controllers[controller];
         let from = std::array::from_fn(|kind| {
             let shown = process.shown[kind];
-            let settled = if shown.at < now { shown.version } else { shown.before };
+            let settled = if shown.at < now {
+                shown.version
+            } else {
+                shown.before
+            };
             settled.max(process.wrote[kind])
         });
         let began = Kind::ALL.map(|kind| self.store.table(kind).last().version);
@@ -247,7 +251,9 @@ impl State {
     /// The newest version of a kind that a controller has seen, or has been told it wrote.
     pub(super) fn known(&self, controller: usize, kind: Kind) -> u64 {
         let process = &self.controllers[controller];
-        process.shown[kind as usize].version.max(process.wrote[kind as usize])
+        process.shown[kind as usize]
+            .version
+            .max(process.wrote[kind as usize])
     }
 
     /// A look reads the clock when it has read its caches: it decides now.
@@ -257,10 +263,7 @@ impl State {
         if let Some(look) = process.look {
             let shown = process.shown.map(|shown| shown.version);
             let look = &mut self.looks[look];
-            look.decided = Some((
-                now,
-                std::array::from_fn(|kind| shown[kind].max(look.from[kind])),
-            ));
+            look.decided = Some((now, std::array::from_fn(|kind| shown[kind].max(look.from[kind]))));
         }
     }
 
