@@ -150,9 +150,6 @@ async fn carry(
         if let Some((code, reason)) = fate.refusal {
             return Ok(plain(refusal(code, reason, "the simulation refuses it")));
         }
-    if std::env::var("SIMDEBUG").is_ok() {
-        world.lock().tell("debug", || format!("controller {controller}: watch {kind:?} {query}"));
-    }
         let from = query.rsplit("resourceVersion=").next().and_then(|rest| rest.split('&').next());
         let from = from.and_then(|version| version.parse().ok()).expect("a version to watch from");
         return Ok(Response::new(Watch::new(world, controller, kind, from).body()));
@@ -172,9 +169,6 @@ async fn carry(
         (&Method::DELETE, [_, name]) => (Verb::Delete, (*name).to_owned()),
         (method, path) => panic!("the simulation knows no {method} {path:?}"),
     };
-    if std::env::var("SIMDEBUG").is_ok() {
-        world.lock().tell("debug", || format!("controller {controller}: {verb:?} {kind:?} {name} {look:?}"));
-    }
     (defect.request)(verb, kind, &mut body);
     let call = Call {
         verb,
