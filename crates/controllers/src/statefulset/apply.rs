@@ -188,7 +188,12 @@ impl Applier<'_> {
         if pod.metadata.uid.as_deref() != Some(uid) {
             return Ok(());
         }
-        self.create_claims(ordinal).await?;
+        match self.create_claims(ordinal).await {
+            // It goes with the pod that uses it, whose identity is put right nevertheless: else this would hold up
+            // all that is to come after it.
+            Ok(()) | Err(ApplyError::ClaimDeleting(_)) => {}
+            Err(error) => return Err(error),
+        }
         let mut fixed = Pod::clone(&pod);
         fix(self.set, &mut fixed, ordinal);
         match self.pods().replace(&name, &PostParams::default(), &fixed).await {

@@ -161,6 +161,9 @@ impl State {
                 "only one reference can have controller set to true",
             );
         }
+        if call.kind == Kind::Pods && changed["spec"] != object["spec"] {
+            return refusal(422, "Invalid", "pod updates may not change the spec");
+        }
         if owners.iter().any(|owner| text(owner, "/uid").is_empty()) {
             return refusal(422, "Invalid", "an owner must have a uid");
         }

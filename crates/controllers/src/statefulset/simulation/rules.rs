@@ -2,9 +2,10 @@
 //!
 //! A controller decides on what its caches hold, which is never quite the truth, so that the rules ask: was there a
 //! state that allows this, among those that the caches can have held when it decided? These are few: what its watches
-//! had shown it from the begin of the look until it read the clock, and nothing older than what it wrote itself. Sets
-//! and pods have watches of their own, so any of the one may meet any of the other. All that a look does to pods is
-//! judged together, on one state: two deletions, of which each is fine, may be one too many.
+//! had shown it from the begin of the look until it read the clock, and nothing older than what it wrote itself (unless
+//! a watch lagged for longer than a look waits, which is five seconds). Sets and pods have watches of their own, so any
+//! of the one may meet any of the other. All that a look does to pods is judged together, on one state: two deletions,
+//! of which each is fine, may be one too many.
 
 use serde_json::Value;
 
@@ -46,7 +47,10 @@ pub(super) fn creates_pod(state: &State, look: usize, pod: &Value) -> Verdict {
     let owner = controller_of(pod).unwrap_or_default();
     is_justified(state, look, owner).map_err(|why| format!("makes pod {name}: {why}"))?;
     let look = &state.looks[look];
-    for set in sets(state, look).take(1) {
+    for set in sets(state, look)
+        .filter(|set| text(set, "/metadata/uid") == owner)
+        .take(1)
+    {
         for claim in truth::claims(set, ordinal) {
             let goes = |claim: &Object| is_deleting(claim) || is_forfeit(claim, set);
             let mut states = since(state, look, Kind::Claims);
@@ -240,11 +244,20 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
 pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> Verdict {
     let name = text(revision, "/metadata/name");
     let look = &state.looks[look];
-    let has_pod = |state: &Snapshot| state.objects.values().any(|pod| truth::revision_of(pod) == name);
     let image = state.images.get(name).map(String::as_str);
     let is_live =
         |set: &Value| text(set, "/status/currentRevision") == name || image == Some(truth::image(set));
-    if seen(state, look, Kind::Pods).all(has_pod) || sets(state, look).all(is_live) {
+    let has_pod = |set: &Value| {
+        let mut views = seen(state, look, Kind::Pods);
+        views.all(|pods| {
+            let mut own = pods
+                .objects
+                .values()
+                .filter(|pod| truth::is_own(set, pod, Some(look)));
+            own.any(|pod| truth::revision_of(pod) == name)
+        })
+    };
+    if sets(state, look).all(|set| is_live(set) || has_pod(set)) {
         return Err(format!("deletes revision {name}, which is in use"));
     }
     Ok(())

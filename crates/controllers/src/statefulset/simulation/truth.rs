@@ -70,7 +70,7 @@ pub(super) fn ordinal(name: &str) -> Option<u32> {
 }
 
 /// Whether a pod is the set's, given what a look did to pods.
-fn is_own(set: &Value, pod: &Value, look: Option<&Look>) -> bool {
+pub(super) fn is_own(set: &Value, pod: &Value, look: Option<&Look>) -> bool {
     let uid = text(pod, "/metadata/uid");
     let is_in = |uids: &[String]| uids.iter().any(|other| other == uid);
     let is_selected = pod["metadata"]["labels"]["app"] == set["spec"]["selector"]["matchLabels"]["app"];

@@ -30,12 +30,11 @@ impl State {
             "updateStrategy": self.strategy(),
             "revisionHistoryLimit": limit,
         });
-        if self.rng.u64(0..3) > 0 {
+        if self.claims > 0 {
             let claim =
                 |name: &str| json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"]}});
             let claims = [claim("data"), claim("log")];
-            let many = self.rng.usize(1..3);
-            spec["volumeClaimTemplates"] = claims[..many].into();
+            spec["volumeClaimTemplates"] = claims[..self.claims].into();
             spec["persistentVolumeClaimRetentionPolicy"] = self.retention();
         }
         let meta = json!({"name": SET, "namespace": NAMESPACE, "generation": 1, "annotations": {}});

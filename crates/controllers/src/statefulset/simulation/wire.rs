@@ -154,11 +154,6 @@ async fn carry(
         if let Some((code, reason)) = fate.refusal {
             return Ok(plain(refusal(code, reason, "the simulation refuses it")));
         }
-        if std::env::var("SIMDEBUG").is_ok() {
-            world.lock().tell("debug", || {
-                format!("controller {controller}: watch {kind:?} {query}")
-            });
-        }
         let from = query
             .rsplit("resourceVersion=")
             .next()
@@ -186,11 +181,6 @@ async fn carry(
         (&Method::DELETE, [_, name]) => (Verb::Delete, (*name).to_owned()),
         (method, path) => panic!("the simulation knows no {method} {path:?}"),
     };
-    if std::env::var("SIMDEBUG").is_ok() {
-        world.lock().tell("debug", || {
-            format!("controller {controller}: {verb:?} {kind:?} {name} {look:?}")
-        });
-    }
     (defect.request)(verb, kind, &mut body);
     let call = Call {
         verb,

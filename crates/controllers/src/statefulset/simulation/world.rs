@@ -15,6 +15,8 @@ use super::store::{Kind, Store};
 /// The one set that all is about.
 pub(super) const SET: &str = "web";
 pub(super) const NAMESPACE: &str = "default";
+/// How long a look waits until its caches have what the controller wrote: `Informer::caught_up`'s patience.
+const PATIENCE: u64 = 5000;
 
 /// All that there is. One thread runs all of it: the lock is never waited for.
 #[derive(Clone)]
@@ -30,6 +32,8 @@ pub(super) struct State {
     pub(super) looks: Vec<Look>,
     /// The image of each revision that there ever was, which tells templates apart.
     pub(super) images: BTreeMap<String, String>,
+    /// How many claims each replica has, whichever set it is of: pods cannot be given others.
+    pub(super) claims: usize,
     /// When a controller wrote last.
     pub(super) wrote_at: u64,
     /// What happened, line by line, if it is to be told.
@@ -69,7 +73,9 @@ pub(super) struct Look {
     pub(super) controller: usize,
     /// The versions that its caches had at the least: what had been shown, and what the controller itself had written.
     pub(super) from: [u64; 4],
-    /// The versions that there were when it began.
+    /// When it began, what had been shown by then, and the versions that there were.
+    at: u64,
+    shown: [u64; 4],
     pub(super) began: [u64; 4],
     /// When it decided, and the versions that its caches had at the most.
     pub(super) decided: Option<(u64, [u64; 4])>,
@@ -88,9 +94,12 @@ pub(super) enum Deed {
 
 impl World {
     pub(super) fn new(seed: u64, is_told: bool) -> World {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let claims = rng.usize(0..3);
         World(Arc::new(Mutex::new(State {
             store: Store::new(),
-            rng: fastrand::Rng::with_seed(seed),
+            rng,
+            claims,
             started: Instant::now(),
             is_faulty: true,
             controllers: Vec::new(),
@@ -217,19 +226,21 @@ impl State {
     pub(super) fn begin_look(&mut self, controller: usize) {
         let now = self.now();
         let process = &self.controllers[controller];
-        let from = std::array::from_fn(|kind| {
-            let shown = process.shown[kind];
-            let settled = if shown.at < now {
+        let settled = |shown: Shown| {
+            if shown.at < now {
                 shown.version
             } else {
                 shown.before
-            };
-            settled.max(process.wrote[kind])
-        });
+            }
+        };
+        let shown = process.shown.map(settled);
+        let from = std::array::from_fn(|kind| shown[kind].max(process.wrote[kind]));
         let began = Kind::ALL.map(|kind| self.store.table(kind).last().version);
         self.looks.push(Look {
             controller,
             from,
+            at: now,
+            shown,
             began,
             decided: None,
             deeds: Vec::new(),
@@ -243,7 +254,8 @@ impl State {
         self.controllers[controller].look = None;
         if let Err(error) = outcome {
             self.tell(&format!("controller {controller}"), || {
-                format!("will try again: {error}")
+                let words = error.split(" (Status").next().unwrap_or_default();
+                format!("will try again: {words}")
             });
         }
     }
@@ -263,6 +275,9 @@ impl State {
         if let Some(look) = process.look {
             let shown = process.shown.map(|shown| shown.version);
             let look = &mut self.looks[look];
+            if now >= look.at + PATIENCE {
+                look.from = look.shown;
+            }
             look.decided = Some((now, std::array::from_fn(|kind| shown[kind].max(look.from[kind]))));
         }
     }
