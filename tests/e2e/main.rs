@@ -22,6 +22,7 @@ mod slow_clients;
 mod statefulsets;
 mod streams;
 mod updates;
+mod upstream;
 mod walk;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         walk::TESTS,
         statefulsets::TESTS,
         updates::TESTS,
+        upstream::TESTS,
         documents::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
