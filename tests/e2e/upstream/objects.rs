@@ -3,8 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Part;
-use super::site::{Site, uid};
+use crate::site::{Part, Site, uid};
 
 pub(super) const PARTS: &[Part] = &[
     ("scale-subresource", scale_subresource),

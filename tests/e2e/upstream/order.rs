@@ -3,8 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::Part;
-use super::site::{Site, and, held, number, with_claims};
+use crate::site::{Part, Site, and, held, number, with_claims};
 
 pub(super) const PARTS: &[Part] = &[
     ("basic-identity", basic_identity),
@@ -34,7 +33,7 @@ fn basic_identity(site: &Site<'_>) -> Result<()> {
         ensure!(found.contains(address), "{host}: {address} is not in {found}");
     }
     site.kubectl("scale sts web --replicas=0").ok()?;
-    site.pods_are(&[])?;
+    site.pods_are::<&str>(&[])?;
     site.kubectl("scale sts web --replicas=3").ok()?;
     site.settled()?;
     for pod in pods {
@@ -108,6 +107,6 @@ fn burst_scaling_goes_on(site: &Site<'_>) -> Result<()> {
     site.settled()?;
     site.make_ready(&pods, false)?;
     site.kubectl("scale sts web --replicas=0").ok()?;
-    site.pods_are(&[])?;
+    site.pods_are::<&str>(&[])?;
     site.settled().map(drop)
 }

@@ -3,9 +3,8 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::Part;
-use super::site::{Objects, Site, and, image, number, revision, uid, with_claims};
 use crate::is_ready;
+use crate::site::{Objects, Part, Site, and, image, number, revision, uid, with_claims};
 
 pub(super) const PARTS: &[Part] = &[
     ("roll-and-roll-back", |site| roll_and_roll_back(site, json!({}))),

@@ -1,17 +1,53 @@
-//! A namespace with a StatefulSet `web` in it, and what is done with them.
+//! Several tests on one cluster at once: each has a namespace of its own, with a StatefulSet `web` in it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Value, json};
 use stead_tests::api::{Api, Changes};
-use stead_tests::{Cluster, PATIENCE, Program};
+use stead_tests::artifacts::Image;
+use stead_tests::{Cluster, PATIENCE, Program, on_a_cluster};
 
 use crate::is_ready;
+use crate::replays::make_namespace;
 use crate::statefulsets::name;
 
 const MERGE: &str = "application/merge-patch+json";
+
+/// Something that is checked in a namespace of its own, and that namespace's name.
+pub(crate) type Part = (&'static str, fn(&Site<'_>) -> Result<()>);
+
+/// Checks several things on one cluster, all at once: most of them wait.
+pub(crate) fn on_one_cluster(parts: &[&[Part]]) -> Result<()> {
+    on_a_cluster(|cluster| {
+        cluster.load(&Image::new("tool:1").arg("--tag", "tool:2"))?;
+        let api = Api::open(cluster)?;
+        let run = |part: &Part| {
+            let namespace = part.0.to_owned();
+            make_namespace(&api, &namespace)?;
+            part.1(&Site {
+                cluster,
+                api: &api,
+                namespace,
+            })
+        };
+        let faults: Vec<String> = std::thread::scope(|scope| {
+            let parts = parts.iter().flat_map(|parts| parts.iter());
+            let runs: Vec<_> = parts
+                .map(|part| (part.0, scope.spawn(move || run(part))))
+                .collect();
+            // All are awaited, whatever comes of the others.
+            let fault = |(name, run): (_, std::thread::ScopedJoinHandle<'_, Result<()>>)| {
+                let outcome = run.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
+                Some(format!("{name}: {:#}", outcome.err()?))
+            };
+            runs.into_iter().filter_map(fault).collect()
+        });
+        ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
+        Ok(())
+    })
+}
 
 /// A namespace of a cluster.
 pub(crate) struct Site<'c> {
@@ -164,8 +200,13 @@ impl Site<'_> {
     }
 
     /// Waits until the pods are these and no others.
-    pub(crate) fn pods_are(&self, names: &[&str]) -> Result<Objects> {
-        self.until("pods", &format!("{names:?}"), |pods| pods.keys().eq(names))
+    pub(crate) fn pods_are<N: AsRef<str> + std::fmt::Debug>(&self, names: &[N]) -> Result<Objects> {
+        let are = |pods: &Objects| {
+            pods.keys()
+                .map(String::as_str)
+                .eq(names.iter().map(AsRef::as_ref))
+        };
+        self.until("pods", &format!("{names:?}"), are)
     }
 
     /// Makes pods ready that are not, or the other way round.
