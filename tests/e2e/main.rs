@@ -7,6 +7,7 @@ mod disks;
 mod documents;
 mod faults;
 mod footprint;
+mod kubectls;
 mod lifecycle;
 mod lives;
 mod malformed;
@@ -17,11 +18,14 @@ mod pod_spec;
 mod pods;
 mod replays;
 mod replays_of_sets;
+mod rubbish;
 mod servers;
+mod site;
 mod slow_clients;
 mod statefulsets;
 mod streams;
 mod updates;
+mod upstream;
 mod walk;
 
 use std::process::ExitCode;
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         walk::TESTS,
         statefulsets::TESTS,
         updates::TESTS,
+        upstream::TESTS,
         documents::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
@@ -40,9 +45,11 @@ fn main() -> ExitCode {
         pod_spec::TESTS,
         streams::TESTS,
         commands::TESTS,
+        kubectls::TESTS,
         network::TESTS,
         mistakes::TESTS,
         malformed::TESTS,
+        rubbish::TESTS,
         servers::TESTS,
         crashes::TESTS,
         disks::TESTS,

@@ -55,7 +55,11 @@ pub fn oldest() -> Result<Kubectl> {
     all.find(|kubectl| kubectl.minor == OLDEST).context(ADVICE)
 }
 
-fn all() -> Result<Vec<Kubectl>> {
+/// All there are, in no order.
+///
+/// # Errors
+/// When there is no folder of them; says how to get one.
+pub fn all() -> Result<Vec<Kubectl>> {
     static DIR: OnceLock<Option<PathBuf>> = OnceLock::new();
     let given = || env::var_os("STEAD_KUBECTL_DIR").map(PathBuf::from);
     let Some(dir) = DIR.get_or_init(|| given().or_else(beside_the_one_on_the_path)) else {

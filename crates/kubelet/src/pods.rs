@@ -7,7 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
-use stead_informer::{Change, Key};
+use stead_informer::semantics::{HostPort, host_ports};
+use stead_informer::{Change, EventType, Key, reference};
 use stead_runtime::{Event, Events, Found};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::node::Node;
 use crate::pod::adopt;
 use crate::pod::env::references;
+use crate::pod::observed::Verdict;
 use crate::pod::worker::{Msg, Worker};
 
 /// The pods of a node. Cheap to clone.
@@ -44,6 +46,8 @@ struct State {
 struct Handle {
     key: Key,
     refers_to: References,
+    /// The node's ports that the pod takes.
+    ports: Vec<HostPort>,
     sender: mpsc::UnboundedSender<Msg>,
 }
 
@@ -147,11 +151,17 @@ impl Pods {
             return;
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let found = state.found.remove(&uid).unwrap_or(adopt::Found::Nothing);
+        let mut found = state.found.remove(&uid).unwrap_or(adopt::Found::Nothing);
+        let mut ports = pod.spec.as_ref().map(host_ports).unwrap_or_default();
+        if matches!(found, adopt::Found::Nothing) && is_new(pod) && self.are_taken(state, &ports) {
+            found = adopt::Found::Refused(self.refuse(pod));
+            ports.clear();
+        }
         let (sender, inbox) = mpsc::unbounded_channel();
         let handle = Handle {
             key: Key::of(&**pod),
             refers_to: refers_to(pod),
+            ports,
             sender: sender.clone(),
         };
         state.by_uid.insert(uid.clone(), handle);
@@ -167,6 +177,30 @@ impl Pods {
             worker.run().await;
             pods.ended(&uid);
         });
+    }
+
+    /// Whether another pod here that has not ended has one of these ports.
+    fn are_taken(&self, state: &State, ports: &[HostPort]) -> bool {
+        // What is gone from the API may still have a worker for a moment.
+        let is_there = |uid: &String, handle: &Handle| {
+            let pod = self.shared.node.informers.pods.get(&handle.key);
+            pod.is_some_and(|pod| pod.metadata.uid.as_ref() == Some(uid) && !has_ended(&pod))
+        };
+        state.by_uid.iter().any(|(uid, handle)| {
+            let conflicts = |port: &HostPort| handle.ports.iter().any(|other| port.conflicts(other));
+            ports.iter().any(conflicts) && is_there(uid, handle)
+        })
+    }
+
+    /// A pod that was bound without a scheduler is refused as upstream's kubelet does.
+    fn refuse(&self, pod: &Arc<Pod>) -> Verdict {
+        let why = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        let recorder = &self.shared.node.recorder;
+        recorder.record(reference(&**pod), EventType::Warning, "NodePorts", why);
+        Verdict {
+            reason: "NodePorts".to_owned(),
+            message: format!("Pod was rejected: {why}"),
+        }
     }
 
     /// A worker has ended: whoever waited for its name begins.
@@ -251,7 +285,7 @@ impl Pods {
                     .remove_dead(&uid)
                     .await
                     .map_err(|error| error.to_string()),
-                adopt::Found::Nothing => Ok(()),
+                adopt::Found::Nothing | adopt::Found::Refused(_) => Ok(()),
             };
             if let Err(error) = removed {
                 tracing::warn!(
@@ -286,6 +320,17 @@ impl Pods {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether a pod has not been admitted to its node yet.
+fn is_new(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    status.is_none_or(|status| status.start_time.is_none())
 }
 
 fn refers_to(pod: &Pod) -> References {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodAffinityTerm, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use stead_informer::Key;
-use stead_informer::semantics::Selector;
+use stead_informer::semantics::{HostPort, Selector, host_ports};
 
 use crate::resources::{self, Resources};
 
@@ -29,24 +29,6 @@ pub(crate) struct PodInfo {
     pub(crate) near: Vec<Term>,
     /// Pods that must not be near.
     pub(crate) apart: Vec<Term>,
-}
-
-/// A port of the node that a container takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HostPort {
-    address: String,
-    protocol: String,
-    port: i32,
-}
-
-impl HostPort {
-    /// Whether two cannot be on one node.
-    pub(crate) fn conflicts(&self, other: &HostPort) -> bool {
-        const ANY: &str = "0.0.0.0";
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.address == other.address || self.address == ANY || other.address == ANY)
-    }
 }
 
 /// Pods, and what it means to be near them.
@@ -172,30 +154,6 @@ impl PodInfo {
     }
 }
 
-/// The ports of the node that a pod's containers take, while they run.
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
-    let ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten());
-    let given = |field: &Option<String>, default: &str| {
-        let text = field.as_deref().filter(|text| !text.is_empty());
-        text.unwrap_or(default).to_owned()
-    };
-    ports
-        .filter_map(|port| {
-            Some(HostPort {
-                port: port.host_port.filter(|port| *port > 0)?,
-                address: given(&port.host_ip, "0.0.0.0"),
-                protocol: given(&port.protocol, "TCP"),
-            })
-        })
-        .collect()
-}
-
 /// The node that a pod is bound to.
 pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     let node = pod.spec.as_ref()?.node_name.as_deref();
@@ -269,27 +227,6 @@ pub(crate) mod tests {
                 "{extra}"
             );
         }
-    }
-
-    #[test]
-    fn host_ports_conflict_on_the_same_address() {
-        let port = |port: i32, address: &str, protocol: &str| HostPort {
-            address: address.to_owned(),
-            protocol: protocol.to_owned(),
-            port,
-        };
-        let web = port(80, "0.0.0.0", "TCP");
-        for (other, expected) in [
-            (port(80, "0.0.0.0", "TCP"), true),
-            (port(80, "10.0.0.1", "TCP"), true),
-            (port(81, "0.0.0.0", "TCP"), false),
-            (port(80, "0.0.0.0", "UDP"), false),
-        ] {
-            assert_eq!(web.conflicts(&other), expected, "{other:?}");
-        }
-        assert!(!port(80, "10.0.0.2", "TCP").conflicts(&port(80, "10.0.0.1", "TCP")));
-        let spec = json!({"spec": {"containers": [{"name": "c", "ports": [{"containerPort": 1}, {"hostPort": 80}]}]}});
-        assert_eq!(pod("p", spec).ports, [web]);
     }
 
     #[test]

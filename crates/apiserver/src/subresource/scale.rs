@@ -49,13 +49,14 @@ async fn write(call: &Call<'_>, kind: ScaleKind, body: &Bytes, options: &str) ->
         check(call, &received.object)?;
         let version = meta::text(&received.object, "resourceVersion");
         let own = meta::text(&before, "resourceVersion");
-        let conditional = !version.is_empty();
-        if conditional && version != own {
+        if !version.is_empty() && version != own {
             return Err(conflict(call));
         }
         let new = from_scale(kind, &before, &received.object);
         match write_update(call, &old, &before, new, Change::Main, options, &mut warnings).await {
-            Err(error) if error.reason == "Conflict" && !conditional => {}
+            // Somebody else was faster. Who wrote a version is told so by the next attempt; a patch that says none
+            // has the newest one.
+            Err(error) if error.reason == "Conflict" => {}
             Ok(Written::Stored(object)) => {
                 return Ok(respond::value(
                     200,

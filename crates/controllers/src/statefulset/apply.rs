@@ -36,11 +36,6 @@ pub(super) enum ApplyError {
     /// A claim that is on its way out cannot be used, nor made anew yet.
     #[error("pvc {0} is being deleted")]
     ClaimDeleting(String),
-    /// No revision can be newer than this one.
-    #[error(
-        "controllerrevision {0} has the highest number there is, so that no newer one can be made: delete it"
-    )]
-    LastRevision(String),
 }
 
 /// A set, and what its actions need.
@@ -155,6 +150,7 @@ impl Applier<'_> {
 
     async fn delete_pod(&self, ordinal: Ordinal, uid: String) -> Result<(), ApplyError> {
         let name = pod_name(self.set_name(), ordinal);
+        self.warn_before_deletion(ordinal, &uid);
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: Some(uid),
@@ -268,17 +264,7 @@ impl Applier<'_> {
             let Some(claim) = self.informers.claims.get(&Key::new(self.namespace(), &name)) else {
                 continue;
             };
-            if has_other_controller(&claim, self.set, &pod) {
-                let message = format!(
-                    "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a managing controller, the retention policy is ignored for this claim"
-                );
-                self.recorder.record(
-                    reference(&**self.set),
-                    EventType::Warning,
-                    "ConflictingController",
-                    message,
-                );
-            }
+            self.warn_of_other_controller(&name, &claim, &pod);
             let Some(owners) = wanted_owners(&claim, self.set, &pod) else {
                 continue;
             };
@@ -328,6 +314,37 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// A replica that goes for good may leave a claim that the policy would take, were it not somebody else's.
+    fn warn_before_deletion(&self, ordinal: Ordinal, uid: &str) {
+        if self.ordinals.contains(ordinal) {
+            return;
+        }
+        let condemned = true;
+        let pod = PodRef {
+            ordinal,
+            uid,
+            condemned,
+        };
+        for name in claim_names(self.set, ordinal) {
+            if let Some(claim) = self.informers.claims.get(&Key::new(self.namespace(), &name)) {
+                self.warn_of_other_controller(&name, &claim, &pod);
+            }
+        }
+    }
+
+    /// Says that the retention policy has no say in a claim that somebody else manages.
+    fn warn_of_other_controller(&self, name: &str, claim: &PersistentVolumeClaim, pod: &PodRef<'_>) {
+        if !has_other_controller(claim, self.set, pod) {
+            return;
+        }
+        let message = format!(
+            "PersistentVolumeClaim {name} has a conflicting OwnerReference that acts as a managing controller, the retention policy is ignored for this claim"
+        );
+        let about = reference(&**self.set);
+        self.recorder
+            .record(about, EventType::Warning, "ConflictingController", message);
+    }
+
     fn record_pod(&self, verb: &str, pod: &str, error: Option<&ApplyError>) {
         let set = self.set_name();
         let what = format!("{verb} Pod {pod} in StatefulSet {set}");
@@ -373,7 +390,6 @@ impl ApplyError {
                 _ => true,
             },
             ApplyError::ClaimDeleting(_) => true,
-            ApplyError::LastRevision(_) => false,
         }
     }
 

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::growth::Growth;
 use super::state::{Observed, Pod, Spec, Strategy};
 use super::stuck::Standing;
+use super::trouble::Trouble;
 
 /// The condition that names the holes among the ordinals; there only if there are some.
 const LEFT_OUT: &str = "OrdinalsLeftOut";
@@ -53,29 +54,53 @@ pub(super) fn conditions(
         ("Stuck", trouble.is_some(), stuck, why),
     ];
     for (kind, is_true, reason, message) in all.into_iter().chain(shown) {
-        let status = if is_true { "True" } else { "False" };
-        let at = conditions
-            .iter()
-            .position(|condition| condition.type_.as_deref() == Some(kind));
-        let before = at
-            .map(|at| &conditions[at])
-            .filter(|before| before.status.as_deref() == Some(status));
-        let since = before.and_then(|before| before.last_transition_time.clone());
-        // As the API has them, so that what was written is what is read.
-        let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        let condition = StatefulSetCondition {
-            type_: Some(kind.to_owned()),
-            status: Some(status.to_owned()),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()).filter(|message| !message.is_empty()),
-            last_transition_time: since.or(Some(Time(second))),
-        };
-        match at {
-            Some(at) => conditions[at] = condition,
-            None => conditions.push(condition),
-        }
+        put(&mut conditions, kind, is_true, (reason, message), now);
     }
     conditions
+}
+
+/// The conditions of a set that could not be looked at further: those that it has, and what holds it up.
+pub(super) fn held_up(
+    status: &StatefulSetStatus,
+    trouble: &Trouble,
+    now: Timestamp,
+) -> Vec<StatefulSetCondition> {
+    let mut conditions = status.conditions.clone().unwrap_or_default();
+    let message = trouble.message.as_str();
+    put(&mut conditions, "Progressing", false, ("Stuck", message), now);
+    put(&mut conditions, "Stuck", true, (trouble.reason, message), now);
+    conditions
+}
+
+/// Puts a condition among others; its time changes with its status only.
+fn put(
+    conditions: &mut Vec<StatefulSetCondition>,
+    kind: &str,
+    is_true: bool,
+    (reason, message): (&str, &str),
+    now: Timestamp,
+) {
+    let status = if is_true { "True" } else { "False" };
+    let at = conditions
+        .iter()
+        .position(|condition| condition.type_.as_deref() == Some(kind));
+    let before = at
+        .map(|at| &conditions[at])
+        .filter(|before| before.status.as_deref() == Some(status));
+    let since = before.and_then(|before| before.last_transition_time.clone());
+    // As the API has them, so that what was written is what is read.
+    let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let condition = StatefulSetCondition {
+        type_: Some(kind.to_owned()),
+        status: Some(status.to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()).filter(|message| !message.is_empty()),
+        last_transition_time: since.or(Some(Time(second))),
+    };
+    match at {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
+    }
 }
 
 /// Whether the set gets on or has arrived, in a word, and in words.
@@ -166,7 +191,6 @@ mod tests {
     use super::*;
     use crate::statefulset::ordinals::LeftOut;
     use crate::statefulset::state::builders::{old, parallel, pod, set, terminating, unready};
-    use crate::statefulset::trouble::Trouble;
 
     fn seen(pods: &[Pod]) -> Observed {
         Observed {

@@ -9,7 +9,6 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{EventType, reference};
 
 use super::StatefulSets;
 use super::adopt::{self, Relation};
@@ -25,6 +24,10 @@ pub(super) struct History {
     pub(super) names: Revisions,
     /// The template of the current revision.
     pub(super) current: PodTemplateSpec,
+    /// The template of the update revision.
+    pub(super) update: PodTemplateSpec,
+    /// Why the set's template has no revision.
+    pub(super) refused: Option<ApplyError>,
     revisions: Vec<ControllerRevision>,
 }
 
@@ -60,7 +63,8 @@ impl StatefulSets {
         Ok(own)
     }
 
-    /// Makes sure that the template has its revision, and tells the two live ones.
+    /// Makes sure that the template has its revision, and tells the two live ones. Where the API refuses that
+    /// revision, those live that did before: the template is as if it had not been changed.
     pub(super) async fn history(
         &self,
         set: &StatefulSet,
@@ -69,22 +73,56 @@ impl StatefulSets {
     ) -> Result<History, ApplyError> {
         let own = set.status.clone().unwrap_or_default();
         let mut collisions = own.collision_count.unwrap_or(0);
+        let made = self
+            .make_revision(set, &mut revisions, &mut collisions, wrote)
+            .await;
+        let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
+        let named = |wanted: &Option<String>| {
+            let mut all = revisions.iter();
+            all.find(|revision| revision.metadata.name == *wanted)
+        };
+        let (update, template, refused) = match made {
+            Ok(()) => {
+                let newest = revisions.last().map(name).or(own.update_revision);
+                (newest.unwrap_or_default(), set.spec.template.clone(), None)
+            }
+            Err(error) if error.is_conflict() => return Err(error),
+            Err(error) => match named(&own.update_revision).and_then(|former| {
+                let template = revision::template(former)?;
+                Some((name(former), template))
+            }) {
+                Some((update, template)) => (update, template, Some(error)),
+                None => return Err(error),
+            },
+        };
+        let current = named(&own.current_revision);
+        Ok(History {
+            names: Revisions {
+                current: current.map_or_else(|| update.clone(), name),
+                update,
+                collisions,
+            },
+            current: current
+                .and_then(revision::template)
+                .unwrap_or_else(|| template.clone()),
+            update: template,
+            refused,
+            revisions,
+        })
+    }
+
+    /// Makes the template's revision the newest of all.
+    async fn make_revision(
+        &self,
+        set: &StatefulSet,
+        revisions: &mut Vec<ControllerRevision>,
+        collisions: &mut i32,
+        wrote: &Wrote,
+    ) -> Result<(), ApplyError> {
         // A set on its way out makes nothing; in the foreground, it would wait for what it makes.
         while set.metadata.deletion_timestamp.is_none() {
-            match revision::step(set, &revisions, collisions) {
+            match revision::step(set, revisions, *collisions) {
                 Step::Use(_) => break,
-                Step::Last(name) => {
-                    let error = ApplyError::LastRevision(name.clone());
-                    let last = revisions
-                        .iter()
-                        .find(|last| last.metadata.name.as_ref() == Some(&name));
-                    if let Some(last) = last {
-                        let about = reference(last);
-                        self.recorder
-                            .record(about, EventType::Warning, "LastRevision", error.to_string());
-                    }
-                    return Err(error);
-                }
                 Step::Renumber { index, revision } => {
                     let name = revisions[index].metadata.name.clone().unwrap_or_default();
                     let patch = json!({"revision": revision});
@@ -95,7 +133,7 @@ impl StatefulSets {
                         .map_err(|error| api_error(format!("renumber revision {name}"), error))?;
                     wrote.revision(&renumbered);
                     revisions[index] = renumbered;
-                    revision::sort(&mut revisions);
+                    revision::sort(revisions);
                 }
                 Step::Create(new) => {
                     let name = new.metadata.name.clone().unwrap_or_default();
@@ -110,7 +148,8 @@ impl StatefulSets {
                                     revisions.push(equal);
                                     break;
                                 }
-                                None => collisions += 1,
+                                // Any other count does, also after the highest.
+                                None => *collisions = collisions.checked_add(1).unwrap_or(0),
                             }
                         }
                         Err(error) => return Err(api_error(format!("create revision {name}"), error)),
@@ -118,26 +157,7 @@ impl StatefulSets {
                 }
             }
         }
-        let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
-        let update = revisions
-            .last()
-            .map(name)
-            .or(own.update_revision)
-            .unwrap_or_default();
-        let current = revisions
-            .iter()
-            .find(|revision| Some(name(revision)) == own.current_revision);
-        Ok(History {
-            names: Revisions {
-                current: current.map_or_else(|| update.clone(), name),
-                update,
-                collisions,
-            },
-            current: current
-                .and_then(revision::template)
-                .unwrap_or_else(|| set.spec.template.clone()),
-            revisions,
-        })
+        Ok(())
     }
 
     /// The revision that has a name already, if it is equal: that of a former set of this name, which goes

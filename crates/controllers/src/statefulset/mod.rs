@@ -13,6 +13,7 @@ mod explain;
 mod growth;
 mod history;
 mod identity;
+mod listen;
 mod memory;
 #[cfg(test)]
 mod model;
@@ -31,7 +32,7 @@ mod trouble;
 mod wrote;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -41,15 +42,17 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
-use self::adopt::{Relation, controller_of, pod_relation};
+use self::adopt::{Relation, pod_relation};
 use self::apply::{Applier, ApplyError, api_error};
 use self::backoff::Backoff;
+use self::history::History;
 use self::memory::{Memory, Recall};
 use self::observe::OwnPods;
 use self::state::Pod as SeenPod;
+use self::trouble::Trouble;
 use self::wrote::Wrote;
 
 /// Sets that are looked at at a time.
@@ -76,6 +79,12 @@ struct Known {
     memory: Mutex<Memory>,
 }
 
+impl Known {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl StatefulSets {
     /// A controller that hears of changes from now on.
     pub fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<StatefulSets> {
@@ -89,7 +98,7 @@ impl StatefulSets {
         clock: Clock,
     ) -> Arc<StatefulSets> {
         let queue = Queue::new();
-        listen(informers, &queue);
+        listen::listen(informers, &queue);
         Arc::new(StatefulSets {
             client,
             informers: informers.clone(),
@@ -136,11 +145,14 @@ impl StatefulSets {
         };
         let spec = &set.spec;
         let selector = Selector::new(&spec.selector);
-        let revisions = self.own_revisions(&set, &selector, wrote).await?;
-        let history = self.history(&set, revisions, wrote).await?;
-        let memory = || known.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let recall = memory().recall(&set, &history.names);
-        let mut pods = self.own_pods(&set, &selector, recall, wrote).await?;
+        let found = self.history_and_pods(&set, &selector, &known).await;
+        let (history, mut pods) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.hold_up(&set, &error, wrote).await?;
+                return Err(error);
+            }
+        };
         let now = (self.clock)();
         let wanted = observe::spec(&set);
         let find_claim = |name: &str| self.informers.claims.get(&Key::new(&key.namespace, name));
@@ -162,12 +174,13 @@ impl StatefulSets {
             recorder: &self.recorder,
             set: &set,
             current: (&history.names.current, &history.current),
-            update: (&history.names.update, &spec.template),
+            update: (&history.names.update, &history.update),
             ordinals: wanted.ordinals(),
             wrote,
         };
         let applied = applier.apply(&actions).await;
-        let outcome = applied.as_ref().copied();
+        let refused = history.refused.as_ref();
+        let outcome = refused.map_or(applied.as_ref().copied(), Err);
         let mut standing = stuck::stuck(
             &set, &wanted, &observed, &pods, find_claim, &actions, outcome, now,
         );
@@ -177,13 +190,51 @@ impl StatefulSets {
             standing = explain::explain(&self.client, &key.namespace, standing).await;
         }
         let names = &history.names;
-        let status = status::status(&set, &wanted, names, &observed, &standing, now);
+        let mut status = status::status(&set, &wanted, names, &observed, &standing, now);
+        if refused.is_some() {
+            // What is asked for has not been taken up.
+            status.observed_generation = set.status.as_ref().and_then(|status| status.observed_generation);
+        }
         self.write_status(&set, &status, wrote).await?;
         let pruned = self.prune(&set, &pods, &observed, &history, wrote).await;
         applied.and(pruned)?;
+        if let Some(error) = history.refused {
+            return Err(error);
+        }
         let available = available_next(&pods, &observed.pods, spec.min_ready_seconds.unwrap_or(0), now);
-        memory().keep(&set, &history.names, pods, observed.pods);
+        known.memory().keep(&set, &history.names, pods, observed.pods);
         Ok(next_look([available, ends, standing.look], now))
+    }
+
+    async fn history_and_pods(
+        &self,
+        set: &StatefulSet,
+        selector: &Selector,
+        known: &Known,
+    ) -> Result<(History, OwnPods), ApplyError> {
+        let wrote = &known.wrote;
+        let revisions = self.own_revisions(set, selector, wrote).await?;
+        let history = self.history(set, revisions, wrote).await?;
+        let recall = known.memory().recall(set, &history.names);
+        let pods = self.own_pods(set, selector, recall, wrote).await?;
+        Ok((history, pods))
+    }
+
+    /// Says on the set that it cannot be looked at any further, if that will not pass by itself.
+    async fn hold_up(&self, set: &StatefulSet, error: &ApplyError, wrote: &Wrote) -> Result<(), ApplyError> {
+        if error.is_conflict() || set.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let mut status = set.status.clone().unwrap_or_default();
+        let trouble = Trouble::new("Refused", error.words());
+        status.conditions = Some(conditions::held_up(&status, &trouble, (self.clock)()));
+        let written = self.write_status(set, &status, wrote).await;
+        if written.is_err() {
+            // There is no room for it on the set itself.
+            self.recorder
+                .record(reference(set), EventType::Warning, "Stuck", error.words());
+        }
+        written
     }
 
     /// The set's pods, by name, after adopting and releasing what is to be; and what is known of them already.
@@ -281,7 +332,14 @@ impl StatefulSets {
             }
             // The set has changed or gone meanwhile: that brings the next look, with a new status.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(error) => Err(api_error(format!("update the status of set {name}"), error)),
+            Err(error) => {
+                let error = api_error(format!("update the status of set {name}"), error);
+                if !error.is_conflict() {
+                    self.recorder
+                        .record(reference(set), EventType::Warning, "FailedUpdate", error.words());
+                }
+                Err(error)
+            }
         }
     }
 }
@@ -306,67 +364,6 @@ fn next_look(reasons: [Option<Timestamp>; 3], now: Timestamp) -> Reconciled {
     match reasons.into_iter().flatten().min() {
         None => Reconciled::Done,
         Some(at) => Reconciled::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
-    }
-}
-
-/// Notes which sets to look at when something changes.
-fn listen(informers: &Informers, queue: &Queue<Key>) {
-    let sets = queue.clone();
-    informers
-        .stateful_sets
-        .on_change(move |change| sets.add(Key::of(&**change.object())));
-    let (pods, known) = (queue.clone(), informers.stateful_sets.clone());
-    informers.pods.on_change(move |change| {
-        if let Change::Updated { old, .. } = change {
-            enqueue_owner(&pods, &old.metadata);
-        }
-        let pod = change.object();
-        if controller_of(&pod.metadata).is_some() {
-            enqueue_owner(&pods, &pod.metadata);
-            return;
-        }
-        // A pod without an owner may be adopted by a set that selects it.
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for set in known.in_namespace(namespace) {
-            if Selector::new(&set.spec.selector).matches(pod.metadata.labels.as_ref()) {
-                pods.add(Key::of(&*set));
-            }
-        }
-    });
-    let revisions = queue.clone();
-    informers
-        .revisions
-        .on_change(move |change| enqueue_owner(&revisions, &change.object().metadata));
-    // A claim's name ends in its set's and the ordinal, but begins with a template's, which may
-    // hold hyphens too: all sets of the namespace whose claim it could be are looked at.
-    let (claims, known) = (queue.clone(), informers.stateful_sets.clone());
-    informers.claims.on_change(move |change| {
-        let claim = change.object();
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let Some((stem, _)) = identity::parse_name(claim.metadata.name.as_deref().unwrap_or_default()) else {
-            return;
-        };
-        for set in known.in_namespace(namespace) {
-            let name = set.metadata.name.as_deref().unwrap_or_default();
-            let is_of = |template: &str| {
-                stem.strip_prefix(template)
-                    .and_then(|rest| rest.strip_prefix('-'))
-                    == Some(name)
-            };
-            if identity::template_names(&set).any(is_of) {
-                claims.add(Key::of(&*set));
-            }
-        }
-    });
-}
-
-fn enqueue_owner(queue: &Queue<Key>, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
-    let owners = meta.owner_references.iter().flatten();
-    for owner in owners.filter(|owner| owner.controller == Some(true) && owner.kind == "StatefulSet") {
-        queue.add(Key::new(
-            meta.namespace.clone().unwrap_or_default(),
-            owner.name.clone(),
-        ));
     }
 }
 

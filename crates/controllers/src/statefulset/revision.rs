@@ -22,7 +22,7 @@ const NAME_LIMIT: usize = 223;
 pub(super) enum Step {
     /// This revision is the template's; nothing to do.
     Use(usize),
-    /// This revision is the template's again; it becomes the newest.
+    /// This revision is the template's again, and becomes the newest; or its number leaves no room for newer ones.
     Renumber {
         /// Which one.
         index: usize,
@@ -31,8 +31,6 @@ pub(super) enum Step {
     },
     /// The template is new.
     Create(Box<ControllerRevision>),
-    /// No revision can be newer than this one, which a client must have numbered.
-    Last(String),
 }
 
 /// The template of a set as a revision's data.
@@ -72,19 +70,38 @@ pub(super) fn step(set: &StatefulSet, revisions: &[ControllerRevision], collisio
     let wanted = data(set);
     let equal = |revision: &ControllerRevision| same_template(revision, set);
     let at = revisions.iter().rposition(equal);
-    let last = revisions.last();
-    let next = last.map_or(Some(1), |last| last.revision.unwrap_or(0).checked_add(1));
-    let Some(next) = next.or(at.filter(|at| at + 1 == revisions.len()).map(|_| i64::MAX)) else {
-        let name = last.and_then(|last| last.metadata.name.clone());
-        return Step::Last(name.unwrap_or_default());
+    let is_last = |index: usize| index + 1 == revisions.len();
+    let last = revisions.last().map_or(0, number);
+    let Some(next) = last.checked_add(1).or(at.filter(|at| is_last(*at)).map(|_| last)) else {
+        return make_room(revisions);
     };
     match at {
-        Some(index) if index + 1 == revisions.len() => Step::Use(index),
+        Some(index) if is_last(index) => Step::Use(index),
         Some(index) => Step::Renumber {
             index,
             revision: next,
         },
         None => Step::Create(Box::new(new_revision(set, wanted, next, collisions))),
+    }
+}
+
+fn number(revision: &ControllerRevision) -> i64 {
+    revision.revision.unwrap_or(0)
+}
+
+/// No revision can be newer than one of the highest number, which a client must have given. The lowest that is not
+/// numbered by its place is: in a few such steps, all are, in the order that they had.
+fn make_room(revisions: &[ControllerRevision]) -> Step {
+    let places = (1..).zip(revisions);
+    let index = places
+        .take_while(|(place, revision)| number(revision) <= *place)
+        .count();
+    let before = index
+        .checked_sub(1)
+        .map_or(0, |before| number(&revisions[before]));
+    Step::Renumber {
+        index,
+        revision: before + 1,
     }
 }
 
@@ -291,17 +308,35 @@ mod tests {
     }
 
     #[test]
-    fn no_number_is_higher_than_the_highest() {
-        let first = created(step(&set("a"), &[], 0));
-        let last = ControllerRevision {
-            revision: Some(i64::MAX),
-            ..created(step(&set("b"), std::slice::from_ref(&first), 0))
+    fn the_highest_number_is_brought_down_when_a_higher_one_is_needed() {
+        let numbered = |image: &str, number| ControllerRevision {
+            revision: Some(number),
+            ..created(step(&set(image), &[], 0))
         };
-        let name = last.metadata.name.clone().expect("a name");
-        let both = [first, last];
+        let both = [numbered("a", 1), numbered("b", i64::MAX)];
         assert_eq!(step(&set("b"), &both, 0), Step::Use(1));
-        assert_eq!(step(&set("a"), &both, 0), Step::Last(name.clone()));
-        assert_eq!(step(&set("c"), &both, 0), Step::Last(name));
+        let second = Step::Renumber {
+            index: 1,
+            revision: 2,
+        };
+        assert_eq!(step(&set("a"), &both, 0), second);
+        assert_eq!(step(&set("c"), &both, 0), second);
+        // However many there are, in the order that they have.
+        let mut all = [
+            numbered("a", 0),
+            numbered("b", 0),
+            numbered("c", i64::MAX - 1),
+            numbered("d", i64::MAX),
+            numbered("e", i64::MAX),
+        ];
+        for expected in 0..3 {
+            let Step::Renumber { index, revision } = step(&set("f"), &all, 0) else {
+                panic!("after {expected} steps");
+            };
+            all[index].revision = Some(revision);
+        }
+        assert_eq!(all.each_ref().map(number), [0, 0, 1, 2, 3]);
+        assert_eq!(created(step(&set("f"), &all, 0)).revision, Some(4));
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::images;
 pub(crate) enum Found {
     /// Nothing: the pod is new.
     Nothing,
+    /// Nothing, and the node does not take it.
+    Refused(Verdict),
     /// It runs.
     Alive(stead_runtime::Pod),
     /// It has run; nothing of it is left but how its containers ended.
@@ -70,6 +72,11 @@ pub(super) fn observed(
     };
     go_on_counting(pod, &mut seen);
     match found {
+        Found::Refused(verdict) => {
+            seen.sandbox = Sandbox::Down;
+            seen.verdict = Some(verdict);
+            (seen, None)
+        }
         Found::Nothing => {
             restore_ended(pod, &mut seen);
             (seen, None)

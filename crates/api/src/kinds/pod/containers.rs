@@ -1,5 +1,7 @@
 //! Containers: what all have in common, and what regular, init and ephemeral ones may have.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 
 use super::options::Options;
@@ -201,17 +203,15 @@ pub(super) fn validate_image_of_pod(container: &Container, path: &Path, errors: 
 }
 
 fn validate_ports(ports: &[ContainerPort], path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (at, port) in ports.iter().enumerate() {
         let (path, name) = (path.index(at), text(&port.name));
         if !name.is_empty() {
             let objections = names::port_name(name);
             if !objections.is_empty() {
                 errors.invalid_each(&path.child("name"), name, objections);
-            } else if seen.contains(&name) {
+            } else if !seen.insert(name) {
                 errors.duplicate(&path.child("name"), name);
-            } else {
-                seen.push(name);
             }
         }
         let number = port.container_port;
@@ -237,7 +237,7 @@ fn validate_ports(ports: &[ContainerPort], path: &Path, errors: &mut Errors) {
 
 /// No two ports can be the same port of the host.
 fn validate_host_port_conflicts(containers: &[Container], path: &Path, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str, i32)> = Vec::new();
+    let mut seen: HashSet<(&str, &str, i32)> = HashSet::new();
     for (at, container) in containers.iter().enumerate() {
         for (port_at, port) in container.ports.iter().flatten().enumerate() {
             let number = port.host_port.unwrap_or(0);
@@ -245,11 +245,9 @@ fn validate_host_port_conflicts(containers: &[Container], path: &Path, errors: &
                 continue;
             }
             let key = (text(&port.protocol), text(&port.host_ip), number);
-            if seen.contains(&key) {
+            if !seen.insert(key) {
                 let path = path.index(at).child("ports").index(port_at).child("hostPort");
                 errors.duplicate(&path, &format!("{}/{}/{}", key.0, key.1, key.2));
-            } else {
-                seen.push(key);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What to warn of in pods and templates.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, PodAffinityTerm, PodSpec, WeightedPodAffinityTerm,
@@ -267,13 +268,15 @@ impl Warnings<'_> {
     /// A variable that is set twice, and the second time not from the first.
     fn hidden_variables(&mut self, container: &Container, path: &Path) {
         let variables = container.env.as_deref().unwrap_or_default();
+        let mut seen = HashSet::new();
         for (at, variable) in variables.iter().enumerate() {
             let name = variable.name.as_str();
+            let is_set_before = !seen.insert(name);
             let reference = format!("$({name})");
             let value = text(&variable.value);
             let builds_on_it =
                 variable.value_from.is_none() && value != reference && value.contains(&reference);
-            if !builds_on_it && variables[..at].iter().any(|other| other.name == name) {
+            if !builds_on_it && is_set_before {
                 let why = format!("hides previous definition of {}", quote(name));
                 self.add(&path.child("env").index(at), why);
             }
@@ -281,8 +284,9 @@ impl Warnings<'_> {
     }
 
     fn ports(&mut self, spec: &PodSpec) {
-        let mut all: Vec<(String, ContainerPort)> = Vec::new();
-        let mut names: Vec<String> = Vec::new();
+        // Only ports of equal number and protocol can overlap; there may be thousands of others.
+        let mut all: HashMap<(i32, String), Vec<(String, ContainerPort)>> = HashMap::new();
+        let mut named: Vec<(String, String)> = Vec::new();
         visit::each(spec, &self.path.child("spec"), |container, path| {
             for (at, port) in container.ports.iter().flatten().enumerate() {
                 let path = path.child("ports").index(at);
@@ -292,22 +296,34 @@ impl Warnings<'_> {
                         format_args!("hostIP set without hostPort: {}", go_port(port)),
                     );
                 }
-                for (other_path, other) in &all {
+                let key = (port.container_port, text(&port.protocol).to_owned());
+                let alike = all.entry(key).or_default();
+                for (other_path, other) in alike.iter() {
                     if let Some(how) = overlap(port, other) {
                         self.add(&path, format_args!("{how} port definition with {other_path}"));
                     }
                 }
-                all.push((path.to_string(), port.clone()));
+                alike.push((path.to_string(), port.clone()));
+                if let Some(name) = port.name.as_ref().filter(|name| !name.is_empty()) {
+                    named.push((path.to_string(), name.clone()));
+                }
             }
         });
-        all.retain(|(_, port)| !text(&port.name).is_empty());
-        for (at, (path, port)) in all.iter().enumerate() {
-            if let Some((first, _)) = all[..at].iter().find(|(_, other)| other.name == port.name) {
-                names.push(format!(
-                    "{path}: duplicate port name {} with {first}, services and probes that select ports by \
-                     name will use {first}",
-                    quote(text(&port.name))
-                ));
+        let mut firsts: HashMap<&str, &str> = HashMap::new();
+        let mut names: Vec<String> = Vec::new();
+        for (path, name) in &named {
+            match firsts.entry(name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(path);
+                }
+                Entry::Occupied(first) => {
+                    let first = first.get();
+                    names.push(format!(
+                        "{path}: duplicate port name {} with {first}, services and probes that select ports by \
+                         name will use {first}",
+                        quote(name)
+                    ));
+                }
             }
         }
         self.list.append(&mut names);
