@@ -19,10 +19,10 @@ pub(super) fn listen(informers: &Informers, queue: &Queue<Key>) {
         .on_change(move |change| sets.add(Key::of(&**change.object())));
     let (pods, known) = (queue.clone(), informers.stateful_sets.clone());
     informers.pods.on_change(move |change| {
-        if let Change::Updated { old, .. } = change {
-            if let Some(set) = owning_set(&old.metadata) {
-                pods.add(set);
-            }
+        if let Change::Updated { old, .. } = change
+            && let Some(set) = owning_set(&old.metadata)
+        {
+            pods.add(set);
         }
         let pod = change.object();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
