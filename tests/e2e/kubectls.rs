@@ -3,13 +3,12 @@
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 use stead_tests::api::Api;
-use stead_tests::artifacts::Image;
 use stead_tests::kubectl::{self, Kubectl};
 use stead_tests::{Cluster, on_a_cluster};
 
 use crate::Tests;
 use crate::replays::make_namespace;
-use crate::site::Site;
+use crate::site::{Site, two_tools};
 
 pub(crate) const TESTS: Tests = &[("kubectl: all versions work on sets", all_versions)];
 
@@ -95,7 +94,7 @@ const COMMANDS: &[Command] = &[
 
 fn all_versions() -> Result<()> {
     on_a_cluster(|cluster| {
-        cluster.load(&Image::new("tool:1").arg("--tag", "tool:2"))?;
+        cluster.load(&two_tools())?;
         let api = Api::open(cluster)?;
         let versions = kubectl::all()?;
         ensure!(versions.len() > 1, "{versions:?}");

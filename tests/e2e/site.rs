@@ -21,7 +21,7 @@ pub(crate) type Part = (&'static str, fn(&Site<'_>) -> Result<()>);
 /// Checks several things on one cluster, all at once: most of them wait.
 pub(crate) fn on_one_cluster(parts: &[&[Part]]) -> Result<()> {
     on_a_cluster(|cluster| {
-        cluster.load(&Image::new("tool:1").arg("--tag", "tool:2"))?;
+        cluster.load(&two_tools())?;
         let api = Api::open(cluster)?;
         let run = |part: &Part| {
             let namespace = part.0.to_owned();
@@ -47,6 +47,11 @@ pub(crate) fn on_one_cluster(parts: &[&[Part]]) -> Result<()> {
         ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
         Ok(())
     })
+}
+
+/// An image of two tags, `tool:1` and `tool:2`. Images are known by their first tag, and other tests have `tool:1` alone.
+pub(crate) fn two_tools() -> Image {
+    Image::new("tool:2").arg("--tag", "tool:1")
 }
 
 /// A namespace of a cluster.

@@ -157,7 +157,7 @@ fn on_delete(site: &Site<'_>) -> Result<()> {
                     is_ready(now) && (uid(now) != uid(&before[*pod])) == batch.contains(pod)
                 })
             };
-            all.iter().all(|pod| is_done(pod))
+            all.iter().all(is_done)
         };
         site.until("pods", "other pods", done).map(drop)
     };

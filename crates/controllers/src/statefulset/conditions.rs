@@ -324,6 +324,22 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_cannot_be_looked_at_is_stuck_and_keeps_the_rest() {
+        let mut status = StatefulSetStatus::default();
+        let before = conditions(&set(1), &status, &[pod(0)], None, Timestamp::UNIX_EPOCH);
+        status.conditions = Some(before);
+        let trouble = Trouble::new("Refused", "create revision web-1: too large".to_owned());
+        let found = held_up(&status, &trouble, Timestamp::UNIX_EPOCH);
+        let expected = [
+            "Available=True AllAvailable",
+            "Progressing=False Stuck",
+            "Stuck=True Refused",
+        ];
+        assert_eq!(shown(&found), expected);
+        assert_eq!(found[2].message.as_deref(), Some(trouble.message.as_str()));
+    }
+
+    #[test]
     fn those_of_others_stay_and_times_change_with_the_status() {
         let at = |second| Timestamp::from_second(second).expect("a time");
         let foreign = StatefulSetCondition {
