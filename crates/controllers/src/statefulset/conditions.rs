@@ -326,7 +326,14 @@ mod tests {
     #[test]
     fn a_set_that_cannot_be_looked_at_is_stuck_and_keeps_the_rest() {
         let mut status = StatefulSetStatus::default();
-        let before = conditions(&set(1), &status, &[pod(0)], None, Timestamp::UNIX_EPOCH);
+        let standing = Standing::default();
+        let before = conditions(
+            &set(1),
+            &status,
+            &seen(&[pod(0)]),
+            &standing,
+            Timestamp::UNIX_EPOCH,
+        );
         status.conditions = Some(before);
         let trouble = Trouble::new("Refused", "create revision web-1: too large".to_owned());
         let found = held_up(&status, &trouble, Timestamp::UNIX_EPOCH);
