@@ -74,7 +74,6 @@ pub(super) fn trouble(pod: &Pod, waiting: Option<&PersistentVolumeClaim>, now: T
     {
         return unscheduled(name, scheduled, now);
     }
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let Some(spec) = &pod.spec else {
         return Finding::default();
     };
@@ -90,13 +89,8 @@ pub(super) fn trouble(pod: &Pod, waiting: Option<&PersistentVolumeClaim>, now: T
     for (containers, statuses) in all {
         for container in containers {
             let status = statuses.iter().find(|status| status.name == container.name);
-            match status.map(|status| of_container(name, container, status, now)) {
-                Some(mut found) if found.trouble.is_some() => {
-                    if let Some(question) = &mut found.question {
-                        question.about = uid.to_owned();
-                    }
-                    return found;
-                }
+            match status.map(|status| of_container(pod, container, status, now)) {
+                Some(found) if found.trouble.is_some() => return found,
                 Some(found) => {
                     slow.look = [slow.look, found.look].into_iter().flatten().min();
                     slow.question = slow.question.or(found.question);
@@ -104,9 +98,6 @@ pub(super) fn trouble(pod: &Pod, waiting: Option<&PersistentVolumeClaim>, now: T
                 None => {}
             }
         }
-    }
-    if let Some(question) = &mut slow.question {
-        question.about = uid.to_owned();
     }
     slow
 }
@@ -143,11 +134,9 @@ fn unbound(pod: &Pod, name: &str, claim: &PersistentVolumeClaim, now: Timestamp)
         .creation_timestamp
         .as_ref()
         .map_or(now, |time| time.0);
-    let age = now.duration_since(made).as_secs().clamp(1, 3600);
-    let again = (age as u64).next_power_of_two() as i64;
-    let again = if again == age { 2 * age } else { again };
-    let first = now < made.saturating_add(SCHEDULED_WITHIN).unwrap_or(made);
-    let again = SignedDuration::from_secs(if first { 1 } else { again });
+    let age = u64::try_from(now.duration_since(made).as_secs()).unwrap_or(0);
+    let again = (age + 1).next_power_of_two();
+    let again = SignedDuration::from_secs(i64::try_from(again).unwrap_or(i64::MAX));
     let look = made.saturating_add(again).unwrap_or(Timestamp::MAX);
     found.look = Some(found.look.map_or(look, |due| due.min(look)));
     found
@@ -176,7 +165,8 @@ fn ending(pod: &Pod, name: &str, deletion: Timestamp, now: Timestamp) -> Finding
     Finding::trouble("PodDoesNotEnd", message)
 }
 
-fn of_container(pod: &str, container: &Container, status: &ContainerStatus, now: Timestamp) -> Finding {
+fn of_container(of: &Pod, container: &Container, status: &ContainerStatus, now: Timestamp) -> Finding {
+    let pod = of.metadata.name.as_deref().unwrap_or_default();
     let state = status.state.clone().unwrap_or_default();
     let name = &container.name;
     if let Some(waiting) = state.waiting {
@@ -219,7 +209,7 @@ fn of_container(pod: &str, container: &Container, status: &ContainerStatus, now:
     };
     let message = format!("pod {pod}: container {name} runs, but its {kind} probe fails");
     let question = Some(Question {
-        about: String::new(),
+        about: of.metadata.uid.clone().unwrap_or_default(),
         which: Which::Unhealthy,
         then: Trouble::new("ProbeFails", message.clone()),
         is_trouble: false,
@@ -367,7 +357,14 @@ mod tests {
             let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
             trouble(&pod, Some(&claim), at(now))
         };
-        for (now, look) in [(100, 101), (101, 102), (102, 104), (103, 104), (104, 108)] {
+        for (now, look) in [
+            (100, 101),
+            (101, 102),
+            (102, 104),
+            (103, 104),
+            (104, 108),
+            (5100, 8292),
+        ] {
             let found = of(&pod, now);
             assert_eq!((found.trouble, found.look), (None, Some(at(look))), "{now}");
             let question = found.question.expect("a question");
