@@ -1,10 +1,10 @@
 //! What one does with a StatefulSet, through each version of `kubectl` at hand.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use stead_tests::api::Api;
 use stead_tests::kubectl::{self, Kubectl};
-use stead_tests::{Cluster, on_a_cluster};
+use stead_tests::{Cluster, on_a_cluster, side_by_side};
 
 use crate::Tests;
 use crate::replays::make_namespace;
@@ -98,27 +98,9 @@ fn all_versions() -> Result<()> {
         let api = Api::open(cluster)?;
         let versions = kubectl::all()?;
         ensure!(versions.len() > 1, "{versions:?}");
-        let faults: Vec<String> = std::thread::scope(|scope| {
-            let runs: Vec<_> = versions
-                .into_iter()
-                .map(|kubectl| {
-                    let api = &api;
-                    (
-                        kubectl.to_string(),
-                        scope.spawn(move || commands(cluster, api, kubectl)),
-                    )
-                })
-                .collect();
-            // All are awaited, whatever comes of the others.
-            runs.into_iter()
-                .filter_map(|(version, run)| {
-                    let outcome = run.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
-                    Some(format!("{version}: {:#}", outcome.err()?))
-                })
-                .collect()
-        });
-        ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
-        Ok(())
+        let api = &api;
+        let run = |kubectl: Kubectl| (kubectl.to_string(), move || commands(cluster, api, kubectl));
+        side_by_side(versions.into_iter().map(run))
     })
 }
 

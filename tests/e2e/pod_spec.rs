@@ -9,9 +9,9 @@ mod volumes;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use stead_tests::artifacts::Image;
-use stead_tests::{Cluster, on_a_cluster};
+use stead_tests::{Cluster, on_a_cluster, side_by_side};
 
 use crate::Tests;
 
@@ -31,19 +31,8 @@ type Part = (&'static str, fn(&Cluster) -> Result<()>);
 fn on_one_cluster(parts: &[&[Part]]) -> Result<()> {
     on_a_cluster(|cluster| {
         cluster.load(&Image::new("tool:1"))?;
-        let parts = || parts.iter().flat_map(|parts| parts.iter());
-        let faults: Vec<String> = std::thread::scope(|scope| {
-            let runs: Vec<_> = parts()
-                .map(|(about, part)| (about, scope.spawn(|| part(cluster))))
-                .collect();
-            runs.into_iter()
-                .filter_map(|(about, run)| {
-                    let outcome = run.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
-                    Some(format!("{about}: {:#}", outcome.err()?))
-                })
-                .collect()
-        });
-        ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
+        let parts = parts.iter().flat_map(|parts| parts.iter());
+        side_by_side(parts.map(|(about, part)| ((*about).to_owned(), || part(cluster))))?;
         let dirs = host_dirs(cluster);
         std::fs::remove_dir_all(&dirs).with_context(|| format!("remove {dirs:?}"))
     })

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use stead_tests::api::{Api, Changes};
 use stead_tests::artifacts::Image;
-use stead_tests::{Cluster, PATIENCE, Program, on_a_cluster};
+use stead_tests::{Cluster, PATIENCE, Program, on_a_cluster, side_by_side};
 
 use crate::is_ready;
 use crate::replays::make_namespace;
@@ -32,20 +32,8 @@ pub(crate) fn on_one_cluster(parts: &[&[Part]]) -> Result<()> {
                 namespace,
             })
         };
-        let faults: Vec<String> = std::thread::scope(|scope| {
-            let parts = parts.iter().flat_map(|parts| parts.iter());
-            let runs: Vec<_> = parts
-                .map(|part| (part.0, scope.spawn(move || run(part))))
-                .collect();
-            // All are awaited, whatever comes of the others.
-            let fault = |(name, run): (_, std::thread::ScopedJoinHandle<'_, Result<()>>)| {
-                let outcome = run.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
-                Some(format!("{name}: {:#}", outcome.err()?))
-            };
-            runs.into_iter().filter_map(fault).collect()
-        });
-        ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
-        Ok(())
+        let parts = parts.iter().flat_map(|parts| parts.iter());
+        side_by_side(parts.map(|part| (part.0.to_owned(), || run(part))))
     })
 }
 

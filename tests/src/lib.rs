@@ -26,7 +26,7 @@ pub use cluster::Cluster;
 pub use machine::Machine;
 pub use outside::Outside;
 pub use program::{Outcome, Program};
-pub use run::{Test, main, on_a_cluster, on_a_machine};
+pub use run::{Test, main, on_a_cluster, on_a_machine, side_by_side};
 pub use stream::Stream;
 pub use words::words;
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{PoisonError, RwLock};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use libtest_mimic::{Arguments, Trial};
 
 use crate::artifacts;
@@ -51,6 +51,28 @@ fn trial(name: &str, run: impl FnOnce() -> Result<()> + Send + 'static) -> Trial
             .and_then(|()| run())
             .map_err(|error| format!("{error:#}").into())
     })
+}
+
+/// Does several things at once, each with a name. All are awaited, whatever comes of the others.
+///
+/// # Errors
+/// What went wrong, of all of them.
+pub fn side_by_side<T: FnOnce() -> Result<()> + Send>(
+    parts: impl IntoIterator<Item = (String, T)>,
+) -> Result<()> {
+    let faults: Vec<String> = std::thread::scope(|scope| {
+        let runs: Vec<_> = parts
+            .into_iter()
+            .map(|(name, part)| (name, scope.spawn(part)))
+            .collect();
+        let fault = |(name, run): (String, std::thread::ScopedJoinHandle<'_, Result<()>>)| {
+            let outcome = run.join().unwrap_or_else(|_| Err(anyhow!("panicked")));
+            Some(format!("{name}: {:#}", outcome.err()?))
+        };
+        runs.into_iter().filter_map(fault).collect()
+    });
+    ensure!(faults.is_empty(), "{}", faults.join("\n\n"));
+    Ok(())
 }
 
 /// Runs a test on a new machine. At its end, the machine must be as it was at first.
