@@ -1,10 +1,10 @@
 //! How a StatefulSet's claim templates can change: as claims themselves can (KEP-4650). Kubernetes has them fixed.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
 
-use super::persistent_volume_claim::{requested, spec_of};
-use super::{same, text};
+use super::persistent_volume_claim::{requested, spec_of, storage_of, take_growth_back};
+use super::same;
 use crate::error::{Errors, Path};
 use crate::meta::validate_annotations;
 use crate::selector::validate_labels;
@@ -19,22 +19,22 @@ const CAN_CHANGE: &str = "only spec.resources.requests.storage, spec.volumeAttri
 pub(super) fn validate_change(new: &StatefulSet, old: &StatefulSet, errors: &mut Errors) -> bool {
     let annotations = new.metadata.annotations.as_ref();
     let is_fixed = annotations.is_some_and(|all| all.get(FIXED).is_some_and(|value| value == "fixed"));
-    let templates = |set: &StatefulSet| set.spec.volume_claim_templates.clone().unwrap_or_default();
     let (new, old) = (templates(new), templates(old));
-    let names = |templates: &[PersistentVolumeClaim]| -> Vec<String> {
-        let name = |template: &PersistentVolumeClaim| text(&template.metadata.name).to_owned();
-        templates.iter().map(name).collect()
-    };
-    if is_fixed || names(&new) != names(&old) {
+    let name = |template: &PersistentVolumeClaim| template.metadata.name.clone();
+    if is_fixed || !new.iter().map(name).eq(old.iter().map(name)) {
         return false;
     }
     let path = Path::new("spec").child("volumeClaimTemplates");
-    for (at, (new, old)) in new.iter().zip(&old).enumerate() {
+    for (at, (new, old)) in new.iter().zip(old).enumerate() {
         if !same(new, old) {
             validate_template(new, old, &path.index(at), errors);
         }
     }
     true
+}
+
+fn templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
+    set.spec.volume_claim_templates.as_deref().unwrap_or_default()
 }
 
 fn validate_template(
@@ -55,20 +55,11 @@ fn validate_template(
     rest.metadata.annotations.clone_from(&old.metadata.annotations);
     // What the server fills in is not compared.
     rest.status.clone_from(&old.status);
-    let (old_spec, rest_spec) = (spec_of(old), rest.spec.get_or_insert_default());
-    rest_spec
-        .volume_attributes_class_name
-        .clone_from(&old_spec.volume_attributes_class_name);
-    let (was, is) = (requested(&old_spec), requested(&spec_of(new)));
-    if let (Some(resources), Some(before)) = (&mut rest_spec.resources, &old_spec.resources) {
-        let storage = |list: &Option<super::resources::ResourceList>| list.as_ref()?.get("storage").cloned();
-        if let (Some(requests), Some(before)) = (&mut resources.requests, storage(&before.requests))
-            && requests.contains_key("storage")
-        {
-            requests.insert("storage".to_owned(), before);
-        }
-    }
-    if !same(&rest, old) {
+    let (old_spec, new_spec) = (spec_of(old), spec_of(new));
+    take_growth_back(rest.spec.get_or_insert_default(), &old_spec);
+    let is_sized = |spec: &PersistentVolumeClaimSpec| storage_of(spec).is_some();
+    let (was, is) = (requested(&old_spec), requested(&new_spec));
+    if !same(&rest, old) || is_sized(&new_spec) != is_sized(&old_spec) {
         errors.forbidden(path, CAN_CHANGE);
     } else if is < was {
         let path = path

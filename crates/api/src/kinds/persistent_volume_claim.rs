@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, TypedLocalObjectReference,
     TypedObjectReference,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use serde_json::{Value, json};
 
 use super::resources::{amount, is_native, round_up, validate_amount, validate_basic, validate_positive};
@@ -468,22 +469,7 @@ fn validate_change(
     let status = |claim: &PersistentVolumeClaim| claim.status.clone().unwrap_or_default();
     // A bound claim can grow, and change its volume's attributes.
     if text(&status(new).phase) == "Bound" {
-        if let Some(requests) = rest
-            .resources
-            .as_mut()
-            .and_then(|resources| resources.requests.as_mut())
-        {
-            let was = before
-                .resources
-                .as_ref()
-                .and_then(|resources| resources.requests.as_ref());
-            match was.and_then(|requests| requests.get(STORAGE)) {
-                Some(was) => requests.insert(STORAGE.to_owned(), was.clone()),
-                None => requests.remove(STORAGE),
-            };
-        }
-        rest.volume_attributes_class_name
-            .clone_from(&before.volume_attributes_class_name);
+        take_growth_back(&mut rest, &before);
     }
     let path = Path::new("spec");
     if !same(&rest, &before) {
@@ -515,6 +501,24 @@ fn validate_change(
             format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
         errors.forbidden(&path.child("volumeAttributesClassName"), &why);
     }
+}
+
+/// Puts back what can change of a claim that is bound: its size, and its volume's attributes.
+pub(super) fn take_growth_back(spec: &mut PersistentVolumeClaimSpec, before: &PersistentVolumeClaimSpec) {
+    let resources = spec.resources.as_mut();
+    if let Some(requests) = resources.and_then(|resources| resources.requests.as_mut()) {
+        match storage_of(before) {
+            Some(was) => requests.insert(STORAGE.to_owned(), was.clone()),
+            None => requests.remove(STORAGE),
+        };
+    }
+    spec.volume_attributes_class_name
+        .clone_from(&before.volume_attributes_class_name);
+}
+
+/// How much a claim asks for, as it is written.
+pub(super) fn storage_of(spec: &PersistentVolumeClaimSpec) -> Option<&Written> {
+    spec.resources.as_ref()?.requests.as_ref()?.get(STORAGE)
 }
 
 /// The class can move from the annotation to the field, and be given to a claim without one.

@@ -2,8 +2,7 @@
 //!
 //! The built-in plugins of upstream that this release needs: NamespaceLifecycle, ServiceAccount,
 //! DefaultTolerationSeconds, Priority, DefaultStorageClass, StorageObjectInUseProtection,
-//! PersistentVolumeClaimResize. See
-//! "Admission Control in Kubernetes".
+//! PersistentVolumeClaimResize. See "Admission Control in Kubernetes".
 
 mod pods;
 mod storage;

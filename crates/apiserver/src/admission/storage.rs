@@ -19,15 +19,19 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub(super) fn admit_claim(call: &Call<'_>, claim: &mut Value) -> Result<(), ApiError> {
-    let named = claim["spec"]["storageClassName"].is_string()
-        || claim["metadata"]["annotations"][CLASS_ANNOTATION].is_string();
-    if !named
+    if class_of(claim).is_none()
         && claim["spec"].is_object()
         && let Some(class) = default_class(call)
     {
         claim["spec"]["storageClassName"] = class.into();
     }
     protect(claim, CLAIM_PROTECTION)
+}
+
+/// The class that a claim names.
+fn class_of(claim: &Value) -> Option<&str> {
+    let annotation = claim["metadata"]["annotations"][CLASS_ANNOTATION].as_str();
+    annotation.or(claim["spec"]["storageClassName"].as_str())
 }
 
 /// Adds a finalizer.
@@ -56,11 +60,9 @@ pub(super) fn check_growth(call: &Call<'_>, claim: &Value, old: &Value) -> Resul
     if old["status"]["phase"] != "Bound" {
         return Err(refused("Only bound persistent volume claims can be expanded"));
     }
-    let allows = [old, claim].into_iter().all(|claim| {
-        let annotation = claim["metadata"]["annotations"][CLASS_ANNOTATION].as_str();
-        let class = annotation.or(claim["spec"]["storageClassName"].as_str());
-        class.is_some_and(|class| allows_expansion(call, class))
-    });
+    let allows = [old, claim]
+        .into_iter()
+        .all(|claim| class_of(claim).is_some_and(|class| allows_expansion(call, class)));
     if allows {
         return Ok(());
     }

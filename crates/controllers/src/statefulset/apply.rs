@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::{EventType, Informers, Key, Recorder, reference};
 
-use super::growth::change;
+use super::growth;
 use super::identity::{claim_name, claim_templates, fix, new_claims, new_pod, pod_name};
 use super::observe::claim_names;
 use super::ordinals::Ordinals;
@@ -292,7 +292,7 @@ impl Applier<'_> {
             let Some(claim) = self.informers.claims.get(&Key::new(self.namespace(), &name)) else {
                 continue;
             };
-            let Some(patch) = change(&claim, template) else {
+            let Some(patch) = growth::change(&claim, template) else {
                 continue;
             };
             let written = self
@@ -319,11 +319,10 @@ impl Applier<'_> {
         if self.ordinals.contains(ordinal) {
             return;
         }
-        let condemned = true;
         let pod = PodRef {
             ordinal,
             uid,
-            condemned,
+            condemned: true,
         };
         for name in claim_names(self.set, ordinal) {
             if let Some(claim) = self.informers.claims.get(&Key::new(self.namespace(), &name)) {

@@ -40,10 +40,9 @@ pub(super) fn conditions(
         "ReplicasUnavailable"
     };
     let message = format!("{available} of {} replicas are available", spec.replicas);
-    let holes = spec.ordinals().holes(spec.start);
-    let left_out = |condition: &StatefulSetCondition| condition.type_.as_deref() == Some(LEFT_OUT);
+    let holes = range.holes(spec.start);
     if holes.is_empty() {
-        conditions.retain(|condition| !left_out(condition));
+        conditions.retain(|condition| condition.type_.as_deref() != Some(LEFT_OUT));
     }
     let shown = (!holes.is_empty()).then_some((LEFT_OUT, true, "Annotation", holes.as_str()));
     let trouble = standing.trouble.as_ref();
@@ -174,13 +173,8 @@ fn progress(
 
 /// How many replicas have claims that are still to follow their templates.
 fn growing(spec: &Spec, seen: &Observed) -> usize {
-    let is_growing = |pod: &&Pod| {
-        let growth = seen
-            .claims
-            .get(&pod.ordinal)
-            .map_or(Growth::Done, |claims| claims.growth);
-        growth != Growth::Done && spec.grows_claims_of(pod)
-    };
+    let lowest = spec.lowest();
+    let is_growing = |pod: &&Pod| seen.growth_of(pod, spec, lowest) != Growth::Done;
     seen.pods.iter().filter(is_growing).count()
 }
 
@@ -197,6 +191,16 @@ mod tests {
             pods: pods.to_vec(),
             claims: BTreeMap::new(),
         }
+    }
+
+    /// The conditions of a set that waits for nothing.
+    fn plain(
+        spec: &Spec,
+        status: &StatefulSetStatus,
+        pods: &[Pod],
+        now: Timestamp,
+    ) -> Vec<StatefulSetCondition> {
+        conditions(spec, status, &seen(pods), &Standing::default(), now)
     }
 
     /// Status and reason of each, in their order.
@@ -297,13 +301,7 @@ mod tests {
             ..set(2)
         };
         let mut status = StatefulSetStatus::default();
-        let found = conditions(
-            &with_hole,
-            &status,
-            &seen(&[pod(0), pod(2)]),
-            &Standing::default(),
-            Timestamp::UNIX_EPOCH,
-        );
+        let found = plain(&with_hole, &status, &[pod(0), pod(2)], Timestamp::UNIX_EPOCH);
         let expected = [
             "Available=True AllAvailable",
             "Progressing=True Complete",
@@ -313,27 +311,14 @@ mod tests {
         assert_eq!(shown(&found), expected);
         assert_eq!(found[3].message.as_deref(), Some("1"));
         status.conditions = Some(found);
-        let filled = conditions(
-            &set(2),
-            &status,
-            &seen(&[pod(0), pod(1)]),
-            &Standing::default(),
-            Timestamp::UNIX_EPOCH,
-        );
+        let filled = plain(&set(2), &status, &[pod(0), pod(1)], Timestamp::UNIX_EPOCH);
         assert_eq!(shown(&filled), expected[..3]);
     }
 
     #[test]
     fn a_set_that_cannot_be_looked_at_is_stuck_and_keeps_the_rest() {
         let mut status = StatefulSetStatus::default();
-        let standing = Standing::default();
-        let before = conditions(
-            &set(1),
-            &status,
-            &seen(&[pod(0)]),
-            &standing,
-            Timestamp::UNIX_EPOCH,
-        );
+        let before = plain(&set(1), &status, &[pod(0)], Timestamp::UNIX_EPOCH);
         status.conditions = Some(before);
         let trouble = Trouble::new("Refused", "create revision web-1: too large".to_owned());
         let found = held_up(&status, &trouble, Timestamp::UNIX_EPOCH);
@@ -358,26 +343,11 @@ mod tests {
             conditions: Some(vec![foreign.clone()]),
             ..StatefulSetStatus::default()
         };
-        let first = conditions(
-            &set(1),
-            &status,
-            &seen(&[unready(0)]),
-            &Standing::default(),
-            at(1),
-        );
+        let first = plain(&set(1), &status, &[unready(0)], at(1));
         assert_eq!(first[0], foreign);
         status.conditions = Some(first.clone());
-        assert_eq!(
-            conditions(
-                &set(1),
-                &status,
-                &seen(&[unready(0)]),
-                &Standing::default(),
-                at(2)
-            ),
-            first
-        );
-        let later = conditions(&set(1), &status, &seen(&[pod(0)]), &Standing::default(), at(3));
+        assert_eq!(plain(&set(1), &status, &[unready(0)], at(2)), first);
+        let later = plain(&set(1), &status, &[pod(0)], at(3));
         let times: Vec<_> = later[1..]
             .iter()
             .map(|condition| {

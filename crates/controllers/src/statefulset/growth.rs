@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Map, Value, json};
-use stead_informer::semantics::Amount;
-use stead_informer::semantics::volumes::requested;
+use stead_informer::semantics::volumes::{is_too_small, requested, storage_request};
 
 /// The annotation that has claims stay as they were made, and their templates as well.
 const CLAIM_TEMPLATES: &str = "stead.dev/claim-templates";
@@ -52,7 +51,7 @@ pub(super) fn change(claim: &PersistentVolumeClaim, template: &PersistentVolumeC
     }
     let mut spec = Map::new();
     if is_larger(template, claim) {
-        let wanted = storage(template);
+        let wanted = storage_request(template);
         spec.insert("resources".to_owned(), json!({"requests": {"storage": wanted}}));
     }
     let class = |claim: &PersistentVolumeClaim| claim.spec.as_ref()?.volume_attributes_class_name.clone();
@@ -89,14 +88,9 @@ fn missing<'w>(has: Option<&Texts>, wants: Option<&'w Texts>) -> BTreeMap<&'w St
     wants.into_iter().flatten().filter(is_missing).collect()
 }
 
-fn storage(claim: &PersistentVolumeClaim) -> Option<&str> {
-    let resources = claim.spec.as_ref()?.resources.as_ref()?;
-    Some(&resources.requests.as_ref()?.get("storage")?.0)
-}
-
 fn is_larger(template: &PersistentVolumeClaim, claim: &PersistentVolumeClaim) -> bool {
     // Mostly they are written alike.
-    storage(template) != storage(claim) && requested(template) > requested(claim)
+    storage_request(template) != storage_request(claim) && requested(template) > requested(claim)
 }
 
 /// Whether the volume is smaller than the claim, and its node needs no restart of the pod to change that.
@@ -104,18 +98,11 @@ fn is_resizing(claim: &PersistentVolumeClaim) -> bool {
     let Some(status) = &claim.status else {
         return false;
     };
-    let capacity = status
-        .capacity
-        .as_ref()
-        .and_then(|capacity| capacity.get("storage"));
-    let Some(capacity) = capacity.filter(|capacity| Some(capacity.0.as_str()) != storage(claim)) else {
-        return false;
-    };
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let waits_for_restart = conditions
         .iter()
         .any(|condition| condition.type_ == "FileSystemResizePending" && condition.status == "True");
-    Amount::of(capacity) < requested(claim) && !waits_for_restart
+    is_too_small(claim) && !waits_for_restart
 }
 
 #[cfg(test)]

@@ -235,16 +235,14 @@ impl StatefulSets {
         for pod in self.informers.pods.in_namespace(namespace) {
             let remembered = recall.find(&pod);
             if remembered.is_some() {
-                own.objects.push(pod);
-                own.known.push(remembered);
+                own.add(pod, remembered);
                 continue;
             }
             let name = pod.metadata.name.clone().unwrap_or_default();
             let owners = match pod_relation(set, selector, &pod) {
                 Relation::None => continue,
                 Relation::Own => {
-                    own.objects.push(pod);
-                    own.known.push(None);
+                    own.add(pod, None);
                     continue;
                 }
                 Relation::Adopt => {
@@ -261,8 +259,7 @@ impl StatefulSets {
                 Ok(patched) => {
                     wrote.pod(&patched);
                     if pod_relation(set, selector, &patched) == Relation::Own {
-                        own.objects.push(Arc::new(patched));
-                        own.known.push(None);
+                        own.add(Arc::new(patched), None);
                     }
                 }
                 // Gone, or another pod by now.

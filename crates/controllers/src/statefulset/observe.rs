@@ -183,6 +183,13 @@ pub(super) struct OwnPods {
     pub(super) known: Vec<Option<Pod>>,
 }
 
+impl OwnPods {
+    pub(super) fn add(&mut self, object: Arc<PodObject>, known: Option<Pod>) {
+        self.objects.push(object);
+        self.known.push(known);
+    }
+}
+
 /// All that the planner is to know. `claims` looks up a claim of the set's namespace by name; `backoff` remembers
 /// which pods ended early.
 pub(super) fn observe(

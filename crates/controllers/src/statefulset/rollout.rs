@@ -44,15 +44,11 @@ pub(super) fn replace_outdated(spec: &Spec, replicas: &Replicas<'_>, actions: &m
 /// Has claims follow their templates (KEP-4650): those of the highest ordinal first, and under `OrderedReady` one
 /// replica's at a time.
 pub(super) fn grow_claims(spec: &Spec, seen: &Observed, replicas: &Replicas<'_>, actions: &mut Vec<Action>) {
-    let followers = replicas.pods().rev();
-    for pod in followers.filter(|pod| spec.grows_claims_of(pod)) {
-        let ordinal = pod.ordinal;
-        let growth = seen
-            .claims
-            .get(&ordinal)
-            .map_or(Growth::Done, |claims| claims.growth);
+    let lowest = spec.lowest();
+    for pod in replicas.pods().rev() {
+        let growth = seen.growth_of(pod, spec, lowest);
         if growth == Growth::Due {
-            actions.push(Action::GrowClaims { ordinal });
+            actions.push(Action::GrowClaims { ordinal: pod.ordinal });
         }
         if growth != Growth::Done && spec.is_ordered() {
             return;

@@ -129,6 +129,19 @@ pub(super) struct Observed {
     pub(super) claims: BTreeMap<Ordinal, Claims>,
 }
 
+impl Observed {
+    /// How a pod's claims stand to their templates, if they are to follow them.
+    pub(super) fn growth_of(&self, pod: &Pod, spec: &Spec, lowest: Ordinal) -> Growth {
+        let claims = self.claims.get(&pod.ordinal);
+        let growth = claims.map_or(Growth::Done, |claims| claims.growth);
+        if growth != Growth::Done && spec.grows_claims_of(pod, lowest) {
+            growth
+        } else {
+            Growth::Done
+        }
+    }
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
@@ -228,10 +241,11 @@ impl Spec {
     }
 
     /// Whether the claims of a pod are to follow their templates: with the strategy and the partition, as the pod.
-    /// Where pods are not replaced by the set itself, those of pods that have the newest template are.
-    pub(super) fn grows_claims_of(&self, pod: &Pod) -> bool {
+    /// Where pods are not replaced by the set itself, those of pods that have the newest template are. `lowest` is
+    /// [`Spec::lowest`].
+    fn grows_claims_of(&self, pod: &Pod, lowest: Ordinal) -> bool {
         let is_rolling = matches!(self.strategy, Strategy::RollingUpdate { .. });
-        self.grows && pod.ordinal >= self.lowest() && (is_rolling || pod.is_update)
+        self.grows && pod.ordinal >= lowest && (is_rolling || pod.is_update)
     }
 
     /// The revision of a replica that is made now. (Upstream, `status.currentReplicas` stands for the partition where

@@ -27,7 +27,8 @@ pub(super) struct Standing {
     pub(super) look: Option<Timestamp>,
 }
 
-/// What holds a set up, the lowest replica's first. `objects` are the pods that were seen, in the same order; `find_claim` looks up a claim of its namespace.
+/// What holds a set up, the lowest replica's first. `objects` are the pods that were seen, in the same order;
+/// `find_claim` looks up a claim of its namespace.
 #[allow(clippy::too_many_arguments, reason = "all that a look knows")]
 pub(super) fn stuck(
     set: &StatefulSet,

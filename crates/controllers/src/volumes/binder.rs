@@ -14,8 +14,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use stead_informer::semantics::volumes::{
-    BIND_COMPLETED, SELECTED_NODE, annotation, bound_volume, claim_class, claim_ref, is_bound_to, phase,
-    volume_class, volume_name,
+    BIND_COMPLETED, SELECTED_NODE, annotation, bound_volume, claim_class, claim_ref, is_bound_to,
+    is_too_small, phase, volume_class, volume_name,
 };
 use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, reference, run};
 use tokio_util::sync::CancellationToken;
@@ -207,7 +207,7 @@ impl Binder {
             );
         }
         let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-        if !claim::is_too_small(&claim) || grown.is_some() {
+        if !is_too_small(&claim) || grown.is_some() {
             self.told
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -223,7 +223,7 @@ impl Binder {
         claim: &PersistentVolumeClaim,
         volume: &PersistentVolume,
     ) -> Result<Option<PersistentVolume>, BindError> {
-        if !claim::is_too_small(claim) {
+        if !is_too_small(claim) {
             return Ok(None);
         }
         let is_here =

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus};
 use k8s_openapi::api::storage::v1::StorageClass;
 use stead_informer::EventType;
-use stead_informer::semantics::Amount;
 use stead_informer::semantics::volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, Finder, NO_PROVISIONER, SELECTED_NODE, STORAGE_PROVISIONER,
     WAIT_FOR_FIRST_CONSUMER, annotation, attributes_differ, capacity, claim_class, claim_ref, find_match,
@@ -234,13 +233,6 @@ pub(super) fn status(
         status.capacity.clone_from(&spec.capacity);
     }
     status
-}
-
-/// Whether a bound claim asks for more than it has.
-pub(super) fn is_too_small(claim: &PersistentVolumeClaim) -> bool {
-    let status = claim.status.as_ref();
-    let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
-    has.is_some_and(|has| Amount::of(has) < requested(claim))
 }
 
 #[cfg(test)]

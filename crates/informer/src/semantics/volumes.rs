@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{
     Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
 
@@ -58,9 +59,21 @@ pub fn volume_class(volume: &PersistentVolume) -> &str {
 
 /// How much a claim asks for.
 pub fn requested(claim: &PersistentVolumeClaim) -> Amount {
-    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    let storage = resources.and_then(|resources| resources.requests.as_ref()?.get("storage"));
-    storage.map_or(Amount::ZERO, Amount::of)
+    storage_request(claim).map_or(Amount::ZERO, Amount::of)
+}
+
+/// How much a claim asks for, as it is written.
+pub fn storage_request(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
+    let resources = claim.spec.as_ref()?.resources.as_ref()?;
+    resources.requests.as_ref()?.get("storage")
+}
+
+/// Whether a bound claim asks for more than it has: its volume is to grow, or does.
+pub fn is_too_small(claim: &PersistentVolumeClaim) -> bool {
+    let status = claim.status.as_ref();
+    let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
+    // Mostly they are written alike.
+    has.is_some_and(|has| Some(has) != storage_request(claim) && Amount::of(has) < requested(claim))
 }
 
 /// How much a volume holds.
