@@ -86,7 +86,7 @@ pub fn on_a_machine(test: impl FnOnce(&Machine) -> Result<()>) -> Result<()> {
     match result {
         Ok(()) => machine.check_nothing_is_left(),
         Err(error) => {
-            let mut text = format!("{error:#}\n");
+            let mut text = String::new();
             let clusters = machine
                 .clusters
                 .lock()
@@ -101,6 +101,8 @@ pub fn on_a_machine(test: impl FnOnce(&Machine) -> Result<()>) -> Result<()> {
             }
             let processes = machine.processes().unwrap_or_default().join("\n");
             let _ = write!(text, "\n##### the machine's processes\n{processes}\n");
+            // Last, as logs are read from their end, and the start may have been cut off.
+            let _ = write!(text, "\n##### what failed\n{error:#}\n");
             Err(anyhow!(text))
         }
     }
