@@ -23,6 +23,8 @@ mod plan;
 mod retention;
 mod revision;
 mod rollout;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod status;
 mod stuck;
@@ -56,12 +58,16 @@ use self::wrote::Wrote;
 /// Sets that are looked at at a time.
 const WORKERS: usize = 16;
 
+/// What tells the time: the wall clock, or a simulation's.
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// The controller.
 pub struct StatefulSets {
     client: Client,
     informers: Informers,
     recorder: Recorder,
     queue: Queue<Key>,
+    clock: Clock,
     known: Mutex<HashMap<Key, Arc<Known>>>,
 }
 
@@ -82,6 +88,15 @@ impl Known {
 impl StatefulSets {
     /// A controller that hears of changes from now on.
     pub fn new(client: Client, informers: &Informers, recorder: Recorder) -> Arc<StatefulSets> {
+        StatefulSets::with_clock(client, informers, recorder, Arc::new(Timestamp::now))
+    }
+
+    fn with_clock(
+        client: Client,
+        informers: &Informers,
+        recorder: Recorder,
+        clock: Clock,
+    ) -> Arc<StatefulSets> {
         let queue = Queue::new();
         listen::listen(informers, &queue);
         Arc::new(StatefulSets {
@@ -89,6 +104,7 @@ impl StatefulSets {
             informers: informers.clone(),
             recorder,
             queue,
+            clock,
             known: Mutex::default(),
         })
     }
@@ -137,7 +153,7 @@ impl StatefulSets {
                 return Err(error);
             }
         };
-        let now = Timestamp::now();
+        let now = (self.clock)();
         let wanted = observe::spec(&set);
         let find_claim = |name: &str| self.informers.claims.get(&Key::new(&key.namespace, name));
         let (observed, ends) = {
@@ -211,7 +227,7 @@ impl StatefulSets {
         }
         let mut status = set.status.clone().unwrap_or_default();
         let trouble = Trouble::new("Refused", error.words());
-        status.conditions = Some(conditions::held_up(&status, &trouble, Timestamp::now()));
+        status.conditions = Some(conditions::held_up(&status, &trouble, (self.clock)()));
         let written = self.write_status(set, &status, wrote).await;
         if written.is_err() {
             // There is no room for it on the set itself.

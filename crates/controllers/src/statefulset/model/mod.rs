@@ -2,6 +2,7 @@
 //! template and scale, and wherever a server that carries out a plan dies. In each, the plan keeps the rules
 //! ([`rules`]); from each, a fair schedule comes to what the set asks for.
 
+mod judge;
 mod mutants;
 mod retention;
 mod rules;
@@ -11,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+pub(super) use self::judge::{allows, has_arrived};
 use self::rules::Scene;
 use self::world::{Place, SCALES, Scale, Setting, act};
 use super::plan::plan;

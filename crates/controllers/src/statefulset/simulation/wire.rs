@@ -1,0 +1,402 @@
+//! The way between a controller and the simulated API server: requests that are slow, refused, or whose answers are
+//! lost; watches that lag and break.
+//!
+//! A request that is under way arrives even if whoever sent it has died. Within a watch the order is kept, as HTTP does;
+//! each kind has its own.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, oneshot};
+
+use super::api::{Answer, Call, Verb, refusal, written};
+use super::rules;
+use super::store::{Kind, version_of};
+use super::world::{State, World};
+
+type Answered = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// A client of one process of the controller.
+pub(super) fn client(world: &World, controller: usize) -> kube::Client {
+    let world = world.clone();
+    let service = tower::service_fn(move |request| send(world.clone(), controller, request));
+    kube::Client::new(service, super::world::NAMESPACE)
+}
+
+/// Sends a request. What has been sent arrives, whether its answer is awaited or not.
+fn send(
+    world: World,
+    controller: usize,
+    request: Request<Body>,
+) -> impl Future<Output = Result<Answered, io::Error>> + Send {
+    let (answer, answered) = oneshot::channel();
+    let look = {
+        let mut state = world.lock();
+        let process = &mut state.controllers[controller];
+        let is_watch = process.look.is_none();
+        match &mut process.dies_after {
+            Some(0) => process.is_alive = false,
+            Some(left) if !is_watch => *left -= 1,
+            _ => {}
+        }
+        if process.is_alive {
+            Some(process.look)
+        } else {
+            state.alarm.notify_one();
+            None
+        }
+    };
+    if let Some(look) = look {
+        tokio::spawn(async move {
+            let _ = answer.send(carry(world, controller, look, request).await);
+        });
+    } else {
+        // The dead wait for no answer.
+        std::mem::forget(answer);
+    }
+    async move {
+        answered
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+/// What becomes of a request on its way.
+struct Fate {
+    /// Until it arrives, in milliseconds.
+    there: u64,
+    /// It is refused, and not carried out.
+    refusal: Option<(u16, &'static str)>,
+    /// Until the answer arrives.
+    back: u64,
+    /// It is carried out, and its answer is lost.
+    is_lost: bool,
+}
+
+impl State {
+    fn fate(&mut self) -> Fate {
+        if !self.is_faulty {
+            return Fate {
+                there: 1,
+                refusal: None,
+                back: 1,
+                is_lost: false,
+            };
+        }
+        let refusals = [
+            (429, "TooManyRequests"),
+            (500, "InternalError"),
+            (503, "ServiceUnavailable"),
+            (504, "Timeout"),
+        ];
+        let refusal = self.one_in(25).then(|| self.rng.usize(0..refusals.len()));
+        Fate {
+            // What one look sends at a time is all sent before any of it arrives.
+            there: 1 + self.delay(),
+            refusal: refusal.map(|at| refusals[at]),
+            back: self.delay(),
+            is_lost: self.one_in(40),
+        }
+    }
+
+    /// How long something takes: mostly next to nothing, seldom seconds.
+    fn delay(&mut self) -> u64 {
+        match self.rng.u64(0..200) {
+            0 => self.rng.u64(1000..10_000),
+            1..10 => self.rng.u64(100..1500),
+            10..60 => self.rng.u64(1..60),
+            _ => self.rng.u64(0..3),
+        }
+    }
+}
+
+async fn sleep(milliseconds: u64) {
+    if milliseconds > 0 {
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    }
+}
+
+async fn carry(
+    world: World,
+    controller: usize,
+    look: Option<usize>,
+    request: Request<Body>,
+) -> Result<Answered, io::Error> {
+    let (parts, body) = request.into_parts();
+    let path: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
+    // /api/v1/… or /apis/GROUP/VERSION/…
+    let path = if path[0] == "api" { &path[2..] } else { &path[3..] };
+    let path = match path {
+        ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
+        path => path,
+    };
+    let query = parts.uri.query().unwrap_or_default();
+    let is_watch = query.contains("watch=true");
+    let Some(kind) = Kind::of_plural(path[0]) else {
+        return other(&world, controller, path[0], &parts.method, is_watch, body).await;
+    };
+    let defect = world.lock().controllers[controller].defect;
+    let fate = world.lock().fate();
+    if is_watch {
+        sleep(fate.there).await;
+        if let Some((code, reason)) = fate.refusal {
+            return Ok(plain(refusal(code, reason, "the simulation refuses it")));
+        }
+        let from = query
+            .rsplit("resourceVersion=")
+            .next()
+            .and_then(|rest| rest.split('&').next());
+        let from = from
+            .and_then(|version| version.parse().ok())
+            .expect("a version to watch from");
+        return Ok(Response::new(Watch::new(world, controller, kind, from).body()));
+    }
+    let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let mut body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let content_type = parts.headers.get(http::header::CONTENT_TYPE);
+    let is_strategic = content_type.is_some_and(|kind| kind == "application/strategic-merge-patch+json");
+    let (verb, name) = match (&parts.method, path) {
+        (&Method::GET, [_]) => (Verb::List, String::new()),
+        (&Method::GET, [_, name]) => (Verb::Get, (*name).to_owned()),
+        (&Method::POST, [_]) => (
+            Verb::Create,
+            super::store::text(&body, "/metadata/name").to_owned(),
+        ),
+        (&Method::PUT, [_, name]) => (Verb::Replace, (*name).to_owned()),
+        (&Method::PUT, [_, name, "status"]) => (Verb::ReplaceStatus, (*name).to_owned()),
+        (&Method::PATCH, [_, name]) if is_strategic => (Verb::StrategicPatch, (*name).to_owned()),
+        (&Method::PATCH, [_, name]) => (Verb::MergePatch, (*name).to_owned()),
+        (&Method::DELETE, [_, name]) => (Verb::Delete, (*name).to_owned()),
+        (method, path) => panic!("the simulation knows no {method} {path:?}"),
+    };
+    (defect.request)(verb, kind, &mut body);
+    let call = Call {
+        verb,
+        kind,
+        name,
+        body,
+    };
+    if let Some(look) = look {
+        rules::note(&mut world.lock().looks[look], &call);
+    }
+    sleep(fate.there).await;
+    if let Some((code, reason)) = fate.refusal {
+        sleep(fate.back).await;
+        return Ok(plain(refusal(code, reason, "the simulation refuses it")));
+    }
+    let mut answer = {
+        let mut state = world.lock();
+        match (defect.instead)(&state, controller, &call) {
+            Some(answer) => answer,
+            None => state.answer(&call, controller, look),
+        }
+    };
+    if call.is_write() {
+        world.lock().sweep_soon();
+    }
+    sleep(fate.back).await;
+    let mut state = world.lock();
+    if fate.is_lost {
+        state.tell("network", || {
+            format!("the answer to {verb:?} {} is lost", call.name)
+        });
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    if answer.0 < 300 {
+        match verb {
+            Verb::List => {
+                state.show(controller, kind, written(&answer));
+                for item in answer.1["items"].as_array_mut().into_iter().flatten() {
+                    (defect.view)(kind, item);
+                }
+            }
+            Verb::Get => {}
+            _ => state.acknowledge(controller, kind, written(&answer)),
+        }
+    }
+    (defect.answer)(verb, &mut answer.1);
+    Ok(plain(answer))
+}
+
+/// Kinds that are not kept: there are none of them, and events are only told.
+async fn other(
+    world: &World,
+    controller: usize,
+    plural: &str,
+    method: &Method,
+    is_watch: bool,
+    body: Body,
+) -> Result<Answered, io::Error> {
+    if is_watch {
+        let silence = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, io::Error>>());
+        return Ok(Response::new(silence.boxed_unsync()));
+    }
+    if *method == Method::GET {
+        let list =
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+        return Ok(plain((200, list)));
+    }
+    assert_eq!(plural, "events", "the simulation does not keep them");
+    let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let event: Value = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+    let about = json!({"metadata": {"name": "event"}, "involvedObject": {}});
+    world.lock().tell(&format!("controller {controller}"), || {
+        format!("event {} {}", event["reason"], event["message"])
+    });
+    Ok(plain((201, about)))
+}
+
+fn plain((code, body): Answer) -> Answered {
+    let body = Full::new(Bytes::from(body.to_string())).map_err(|never: Infallible| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = http::StatusCode::from_u16(code).expect("a code of HTTP");
+    response
+}
+
+/// A watch of one kind, from a version on.
+struct Watch {
+    world: World,
+    controller: usize,
+    kind: Kind,
+    changed: Arc<Notify>,
+    /// Which change comes next, and what is to be sent before it.
+    next: usize,
+    queued: VecDeque<Bytes>,
+    /// When the change before was shown.
+    last: u64,
+    end: Option<End>,
+}
+
+/// How a watch ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// As if its time was up.
+    Closed,
+    Broken,
+    /// With 410 Gone: the history is not kept for so long.
+    Gone,
+    /// Without a sign: nothing comes any more.
+    Silent,
+}
+
+impl Watch {
+    fn new(world: World, controller: usize, kind: Kind, from: u64) -> Watch {
+        let (changed, next) = {
+            let state = world.lock();
+            let table = state.store.table(kind);
+            (table.changed(), table.index_at(from) + 1)
+        };
+        Watch {
+            world,
+            controller,
+            kind,
+            changed,
+            next,
+            queued: VecDeque::new(),
+            last: 0,
+            end: None,
+        }
+    }
+
+    fn body(self) -> UnsyncBoxBody<Bytes, io::Error> {
+        let frames = futures::stream::unfold(self, |mut watch| async move {
+            let bytes = watch.next().await?;
+            Some((bytes.map(Frame::data), watch))
+        });
+        StreamBody::new(frames.fuse()).boxed_unsync()
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, io::Error>> {
+        if let Some(bytes) = self.queued.pop_front() {
+            return Some(Ok(bytes));
+        }
+        match self.end {
+            None => {}
+            Some(End::Closed) => return None,
+            Some(End::Broken) => {
+                self.end = Some(End::Closed);
+                return Some(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            Some(End::Gone) => {
+                self.end = Some(End::Closed);
+                let (_, status) = refusal(410, "Expired", "too old resource version");
+                return Some(Ok(
+                    format!("{}\n", json!({"type": "ERROR", "object": status})).into()
+                ));
+            }
+            Some(End::Silent) => return std::future::pending().await,
+        }
+        let changed = Arc::clone(&self.changed);
+        let due = loop {
+            let changed = changed.notified();
+            {
+                let mut state = self.world.lock();
+                if let Some(change) = state.store.table(self.kind).history.get(self.next) {
+                    let due = change.at;
+                    let delay = if state.is_faulty { state.delay() } else { 0 };
+                    self.last = self.last.max(due + delay);
+                    break self.last.saturating_sub(state.now());
+                }
+            }
+            changed.await;
+        };
+        sleep(due).await;
+        Some(Ok(self.show()))
+    }
+
+    /// Shows the next change; and what else comes to pass.
+    fn show(&mut self) -> Bytes {
+        let mut state = self.world.lock();
+        let change = &state.store.table(self.kind).history[self.next];
+        let version = change.version;
+        let defect = state.controllers[self.controller].defect;
+        let is_sound = std::ptr::eq(defect, &raw const super::mutants::SOUND);
+        let line = if is_sound {
+            change.line.clone()
+        } else {
+            let (verb, mut object) = (change.event.0, Value::clone(&change.event.1));
+            (defect.view)(self.kind, &mut object);
+            format!("{}\n", json!({"type": verb, "object": object})).into()
+        };
+        debug_assert_eq!(version_of(&change.event.1), version);
+        state.show(self.controller, self.kind, version);
+        self.next += 1;
+        if state.is_faulty {
+            if state.one_in(40) {
+                self.queued.push_back(line.clone());
+            }
+            if state.one_in(20) {
+                let (_, kind, api) = self.kind.names();
+                let meta = json!({"resourceVersion": version.to_string()});
+                let bookmark = json!({"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": api, "metadata": meta}});
+                self.queued.push_back(format!("{bookmark}\n").into());
+            }
+            self.end = match state.rng.u64(0..400) {
+                0..8 => Some(End::Closed),
+                8..12 => Some(End::Broken),
+                12..16 => Some(End::Gone),
+                16 => Some(End::Silent),
+                _ => None,
+            };
+            if self.end.is_some() {
+                let (kind, controller) = (self.kind, self.controller);
+                state.tell("network", || {
+                    format!("controller {controller}'s watch of {kind:?} ends")
+                });
+            }
+        }
+        line
+    }
+}
