@@ -150,12 +150,26 @@ impl State {
             Verb::List | Verb::Create => unreachable!("these have no object"),
         };
         changed["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+        if let Some(look) = look
+            && (call.kind, call.verb) == (Kind::Pods, Verb::StrategicPatch)
+        {
+            let uid = text(object, "/metadata/uid").to_owned();
+            let look = &mut self.looks[look];
+            match controller_of(&changed) {
+                Some(_) => look.adopted.push(uid),
+                None => look.released.push(uid),
+            }
+        }
         if changed == **object {
             return (200, changed);
         }
         let owners = list(&changed, "/metadata/ownerReferences");
         if owners.iter().filter(|owner| owner["controller"] == true).count() > 1 {
-            return refusal(422, "Invalid", "only one reference can have controller set to true");
+            return refusal(
+                422,
+                "Invalid",
+                "only one reference can have controller set to true",
+            );
         }
         if call.kind == Kind::Pods && changed["spec"] != object["spec"] {
             return refusal(422, "Invalid", "pod updates may not change the spec");
@@ -171,17 +185,6 @@ impl State {
             (Kind::Revisions, _) => Ok(()),
             (Kind::Sets, verb) => Err(format!("does {verb:?} to a set")),
         });
-        let uid = text(object, "/metadata/uid").to_owned();
-        if let Some(look) = look
-            && call.kind == Kind::Pods
-            && call.verb == Verb::StrategicPatch
-        {
-            let look = &mut self.looks[look];
-            match controller_of(&changed) {
-                Some(_) => look.adopted.push(uid),
-                None => look.released.push(uid),
-            }
-        }
         let now = self.now();
         let written = self.store.put(call.kind, changed, now);
         (200, Value::clone(&written))
@@ -200,7 +203,8 @@ impl State {
             Kind::Revisions => {
                 self.judge(look, |state, look| rules::deletes_revision(state, look, object));
                 self.store.remove(call.kind, &call.name, now);
-                let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+                let success =
+                    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
                 return (200, success);
             }
             Kind::Claims | Kind::Sets => {
@@ -253,7 +257,10 @@ fn merge(target: &mut Value, patch: &Value) {
 
 /// A strategic merge patch, of owner references only.
 fn strategic(object: &Value, patch: &Value) -> Value {
-    let mut fields = patch["metadata"].as_object().into_iter().flat_map(|meta| meta.keys());
+    let mut fields = patch["metadata"]
+        .as_object()
+        .into_iter()
+        .flat_map(|meta| meta.keys());
     let is_known = fields.all(|field| matches!(field.as_str(), "ownerReferences" | "uid"));
     assert!(is_known, "the simulation knows no strategic patch {patch}");
     let mut owners = list(object, "/metadata/ownerReferences").to_vec();

@@ -63,7 +63,10 @@ impl State {
             None,
             now,
         );
-        let broken = self.images.get(current).is_some_and(|image| image.starts_with("broken"));
+        let broken = self
+            .images
+            .get(current)
+            .is_some_and(|image| image.starts_with("broken"));
         model::has_arrived(&spec, &seen, broken)?;
         let (told, really) = (truth::counts_of(status), truth::counts(&spec, &seen));
         if told != really {
@@ -80,7 +83,9 @@ impl State {
         let condition = |kind: &str| {
             let conditions = list(status, "/conditions").iter();
             let mut conditions = conditions.filter(|condition| condition["type"] == kind);
-            conditions.next().is_some_and(|condition| condition["status"] == "True")
+            conditions
+                .next()
+                .is_some_and(|condition| condition["status"] == "True")
         };
         if condition("Available") != is_available || is_available && condition("Stuck") {
             return Err(format!("the conditions are not true: {}", status["conditions"]));
@@ -128,11 +133,15 @@ impl State {
         let revisions = self.store.objects(Kind::Revisions);
         let is_used = |name: &str| {
             pods.values().any(|pod| truth::revision_of(pod) == name)
-                || ["/status/currentRevision", "/status/updateRevision"].iter().any(|at| text(set, at) == name)
+                || ["/status/currentRevision", "/status/updateRevision"]
+                    .iter()
+                    .any(|at| text(set, at) == name)
         };
         let unused = revisions.keys().filter(|name| !is_used(name)).count();
         if unused > limit {
-            return Err(format!("{unused} revisions are kept that nothing uses, and {limit} are to be"));
+            return Err(format!(
+                "{unused} revisions are kept that nothing uses, and {limit} are to be"
+            ));
         }
         let update = self.images.get(text(&set["status"], "/updateRevision"));
         if update.map(String::as_str) != Some(truth::image(set)) {

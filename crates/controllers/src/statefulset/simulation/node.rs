@@ -273,9 +273,9 @@ impl State {
         let uid = self.set().map(|set| text(set, "/metadata/uid").to_owned());
         let has_owner = |object: &Object| {
             let owners = list(object, "/metadata/ownerReferences");
-            owners
-                .iter()
-                .any(|owner| Some(text(owner, "/uid")) == uid.as_deref() && owner["blockOwnerDeletion"] == true)
+            owners.iter().any(|owner| {
+                Some(text(owner, "/uid")) == uid.as_deref() && owner["blockOwnerDeletion"] == true
+            })
         };
         let mut dependents = [Kind::Pods, Kind::Claims, Kind::Revisions]
             .into_iter()

@@ -45,9 +45,10 @@ pub(super) fn creates_pod(state: &State, look: usize, pod: &Value) -> Verdict {
     }
     let ordinal = truth::ordinal(name).ok_or("makes a pod of another set")?;
     let owner = controller_of(pod).unwrap_or_default();
-    is_justified(state, look, owner).map_err(|why| format!("makes pod {name}: {why}"))?;
+    let is_of = |set: &Value| text(set, "/metadata/uid") == owner;
+    is_justified(state, look, is_of).map_err(|why| format!("makes pod {name}: {why}"))?;
     let look = &state.looks[look];
-    for set in sets(state, look).filter(|set| text(set, "/metadata/uid") == owner).take(1) {
+    for set in sets(state, look).filter(|set| is_of(set)).take(1) {
         for claim in truth::claims(set, ordinal) {
             let goes = |claim: &Object| is_deleting(claim) || is_forfeit(claim, set);
             let mut states = since(state, look, Kind::Claims);
@@ -63,27 +64,32 @@ pub(super) fn creates_pod(state: &State, look: usize, pod: &Value) -> Verdict {
 pub(super) fn deletes_pod(state: &mut State, look: usize, pod: &Value, options: &Value) -> Verdict {
     let name = text(pod, "/metadata/name");
     if options["gracePeriodSeconds"] == 0 {
-        return Err(format!("deletes pod {name} without waiting for its processes to end"));
+        return Err(format!(
+            "deletes pod {name} without waiting for its processes to end"
+        ));
     }
     let ordinal = truth::ordinal(name).ok_or("deletes a pod of another set")?;
     let uid = text(pod, "/metadata/uid").to_owned();
     // Without a precondition, it is whatever pod is there.
     for deed in &mut state.looks[look].deeds {
-        if let Deed::Delete { ordinal: of, uid: whom } = deed
+        if let Deed::Delete {
+            ordinal: of,
+            uid: whom,
+        } = deed
             && *of == ordinal
         {
             whom.clone_from(&uid);
         }
     }
-    let owner = controller_of(pod).unwrap_or_default().to_owned();
-    is_justified(state, look, &owner).map_err(|why| format!("deletes pod {name}: {why}"))?;
+    is_justified(state, look, |_| true).map_err(|why| format!("deletes pod {name}: {why}"))?;
     let look = &state.looks[look];
     let is_condemned = |set: &&Value| !truth::spec(set).ordinals().contains(&ordinal);
     let Some(set) = sets(state, look).find(is_condemned) else {
         return Ok(());
     };
     let policies: Vec<bool> = sets(state, look).map(|set| truth::retention(set).1).collect();
-    let is_certain = sets(state, look).all(|set| is_condemned(&set)) && policies.windows(2).all(|two| two[0] == two[1]);
+    let is_certain =
+        sets(state, look).all(|set| is_condemned(&set)) && policies.windows(2).all(|two| two[0] == two[1]);
     for name in truth::claims(set, ordinal) {
         let is_wrong = |claim: &Object| {
             let owners = list(claim, "/metadata/ownerReferences");
@@ -93,7 +99,9 @@ pub(super) fn deletes_pod(state: &mut State, look: usize, pod: &Value, options: 
         };
         let mut states = since(state, look, Kind::Claims);
         if is_certain && states.all(|state| state.objects.get(&name).is_some_and(is_wrong)) {
-            return Err(format!("scales down before claim {name} belongs to whom the policy says"));
+            return Err(format!(
+                "scales down before claim {name} belongs to whom the policy says"
+            ));
         }
     }
     Ok(())
@@ -105,7 +113,10 @@ pub(super) fn owns_claim(state: &State, look: usize, before: Option<&Object>, af
     let ordinal = name.rsplit('-').next().and_then(|digits| digits.parse().ok());
     let ordinal: u32 = ordinal.ok_or("owns a claim of another set")?;
     let look = &state.looks[look];
-    let (none, had) = (Vec::new(), before.map(|claim| list(claim, "/metadata/ownerReferences")));
+    let (none, had) = (
+        Vec::new(),
+        before.map(|claim| list(claim, "/metadata/ownerReferences")),
+    );
     let (had, has) = (had.unwrap_or(&none), list(after, "/metadata/ownerReferences"));
     if let Some(before) = before
         && version_of(before) > state.known(look.controller, Kind::Claims)
@@ -124,7 +135,10 @@ pub(super) fn owns_claim(state: &State, look: usize, before: Option<&Object>, af
     let is_new = |owner: &&Value| !had.iter().any(|other| other["uid"] == owner["uid"]);
     for owner in has.iter().filter(is_new) {
         if !sets(state, look).any(|set| wanted(set, owner)) {
-            return Err(format!("has claim {name} go with {} against the policy", owner["name"]));
+            return Err(format!(
+                "has claim {name} go with {} against the policy",
+                owner["name"]
+            ));
         }
     }
     let is_lost = |owner: &&Value| !has.iter().any(|other| other["uid"] == owner["uid"]);
@@ -144,18 +158,26 @@ pub(super) fn adopts_pod(state: &State, look: usize, before: &Value, after: &Val
     let selects = |pod: &Object| pod["metadata"]["labels"]["app"] == "web";
     let is_adopted = controller_of(after).is_some();
     let was_seen = since(state, look, Kind::Pods).any(|state| {
-        let pod = state.objects.get(name).filter(|pod| text(pod, "/metadata/uid") == uid);
+        let pod = state
+            .objects
+            .get(name)
+            .filter(|pod| text(pod, "/metadata/uid") == uid);
         pod.is_some_and(|pod| selects(pod) == is_adopted)
     });
     if !was_seen {
-        return Err(format!("changes the owner of pod {name}, of which it saw another one"));
+        return Err(format!(
+            "changes the owner of pod {name}, of which it saw another one"
+        ));
     }
     let owner = controller_of(after).unwrap_or_default();
     let stays = |state: &Snapshot| {
         let mut sets = state.objects.values();
         sets.any(|set| text(set, "/metadata/uid") == owner && !is_deleting(set))
     };
-    let began = state.store.table(Kind::Sets).index_at(look.began[Kind::Sets as usize]);
+    let began = state
+        .store
+        .table(Kind::Sets)
+        .index_at(look.began[Kind::Sets as usize]);
     if is_adopted && !state.store.table(Kind::Sets).history[began..].iter().any(stays) {
         return Err(format!("adopts pod {name} for a set that is gone or goes"));
     }
@@ -166,7 +188,10 @@ pub(super) fn adopts_pod(state: &State, look: usize, before: &Value, after: &Val
 pub(super) fn replaces_pod(before: &Value, after: &Value) -> Verdict {
     let rest = |pod: &Value| {
         let mut rest = pod.clone();
-        for label in ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"] {
+        for label in [
+            "statefulset.kubernetes.io/pod-name",
+            "apps.kubernetes.io/pod-index",
+        ] {
             rest["metadata"]["labels"][label] = Value::Null;
         }
         rest
@@ -174,7 +199,10 @@ pub(super) fn replaces_pod(before: &Value, after: &Value) -> Verdict {
     if rest(before) == rest(after) {
         return Ok(());
     }
-    Err(format!("takes back what others changed in pod {}", before["metadata"]["name"]))
+    Err(format!(
+        "takes back what others changed in pod {}",
+        before["metadata"]["name"]
+    ))
 }
 
 /// A status is written: it is true, and on top of the newest one.
@@ -188,7 +216,10 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
         return Ok(());
     }
     let status = &after["status"];
-    let updated = state.images.get(text(status, "/updateRevision")).map(String::as_str);
+    let updated = state
+        .images
+        .get(text(status, "/updateRevision"))
+        .map(String::as_str);
     if status["observedGeneration"] != set["metadata"]["generation"] || updated != Some(truth::image(set)) {
         return Err("writes the status of another template".to_owned());
     }
@@ -201,7 +232,9 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
     if is_true {
         return Ok(());
     }
-    Err(format!("counts {told:?} pods (all, ready, available, updated, current), but there are {really:?}"))
+    Err(format!(
+        "counts {told:?} pods (all, ready, available, updated, current), but there are {really:?}"
+    ))
 }
 
 /// A revision goes: none that is in use.
@@ -209,11 +242,15 @@ pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> 
     let name = text(revision, "/metadata/name");
     let look = &state.looks[look];
     let image = state.images.get(name).map(String::as_str);
-    let is_live = |set: &Value| text(set, "/status/currentRevision") == name || image == Some(truth::image(set));
+    let is_live =
+        |set: &Value| text(set, "/status/currentRevision") == name || image == Some(truth::image(set));
     let has_pod = |set: &Value| {
         let mut views = seen(state, look, Kind::Pods);
         views.all(|pods| {
-            let mut own = pods.objects.values().filter(|pod| truth::is_own(set, pod, Some(look)));
+            let mut own = pods
+                .objects
+                .values()
+                .filter(|pod| truth::is_own(set, pod, Some(look)));
             own.any(|pod| truth::revision_of(pod) == name)
         })
     };
@@ -224,10 +261,10 @@ pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> 
 }
 
 /// Whether there is a state that a look can have seen, and that allows all that it did to pods.
-fn is_justified(state: &State, look: usize, owner: &str) -> Verdict {
+fn is_justified(state: &State, look: usize, is_meant: impl Fn(&Value) -> bool) -> Verdict {
     let look = &state.looks[look];
     let mut why = "acts for a set that it cannot have seen".to_owned();
-    for set in sets(state, look).filter(|set| text(set, "/metadata/uid") == owner) {
+    for set in sets(state, look).filter(|set| is_meant(set)) {
         let spec = truth::spec(set);
         for (current, seen) in views(state, look, set) {
             let deed = |deed: &Deed| action(state, &spec, set, current, deed);
@@ -273,7 +310,9 @@ fn action(state: &State, spec: &Spec, set: &Value, current: Option<&str>, deed: 
 fn seen<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &'s Snapshot> {
     let table = state.store.table(kind);
     let from = table.index_at(look.from[kind as usize]);
-    let to = look.decided.map_or(from, |(_, to)| table.index_at(to[kind as usize]));
+    let to = look
+        .decided
+        .map_or(from, |(_, to)| table.index_at(to[kind as usize]));
     table.history[from..=to].iter()
 }
 
@@ -356,7 +395,10 @@ pub(super) fn shown(kind: Kind, object: &Value) -> String {
     let uid = text(object, "/metadata/uid");
     let goes = if is_deleting(object) { ", deleting" } else { "" };
     match kind {
-        Kind::Pods => format!("{uid} of {}, owned by [{owners}]{goes}", truth::revision_of(object)),
+        Kind::Pods => format!(
+            "{uid} of {}, owned by [{owners}]{goes}",
+            truth::revision_of(object)
+        ),
         Kind::Claims => format!("{uid} owned by [{owners}]{goes}"),
         Kind::Revisions => format!("number {}", object["revision"]),
         Kind::Sets => format!(

@@ -78,7 +78,9 @@ impl Table {
 
     /// Where in the history a version is, or the last one before it.
     pub(super) fn index_at(&self, version: u64) -> usize {
-        let after = self.history.partition_point(|snapshot| snapshot.version <= version);
+        let after = self
+            .history
+            .partition_point(|snapshot| snapshot.version <= version);
         after.saturating_sub(1)
     }
 
@@ -161,7 +163,13 @@ impl Store {
         self.push(kind, objects, ("DELETED", Arc::new(last)), at);
     }
 
-    fn push(&mut self, kind: Kind, objects: BTreeMap<String, Object>, event: (&'static str, Object), at: u64) {
+    fn push(
+        &mut self,
+        kind: Kind,
+        objects: BTreeMap<String, Object>,
+        event: (&'static str, Object),
+        at: u64,
+    ) {
         let line = format!("{}\n", json!({"type": event.0, "object": &*event.1}));
         let table = &mut self.tables[kind as usize];
         table.history.push(Snapshot {
@@ -177,7 +185,10 @@ impl Store {
 
 /// A string within an object; empty where there is none.
 pub(super) fn text<'v>(object: &'v Value, pointer: &str) -> &'v str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The items of a list within an object.
@@ -207,7 +218,8 @@ pub(super) fn controller_of(object: &Value) -> Option<&str> {
 
 /// A moment of the simulation as the wall clock has it.
 pub(super) fn timestamp(at: u64) -> jiff::Timestamp {
-    jiff::Timestamp::from_millisecond(1_800_000_000_000 + at as i64).expect("a time within thousands of years")
+    jiff::Timestamp::from_millisecond(1_800_000_000_000 + at as i64)
+        .expect("a time within thousands of years")
 }
 
 /// The same as the API has it, in whole seconds.

@@ -12,7 +12,8 @@ use crate::statefulset::state::{Observed, Phase, Pod, Policy, Spec, Strategy};
 
 /// What a set asks for.
 pub(super) fn spec(set: &Value) -> Spec {
-    let number = |pointer: &str, default: u64| set.pointer(pointer).and_then(Value::as_u64).unwrap_or(default);
+    let number =
+        |pointer: &str, default: u64| set.pointer(pointer).and_then(Value::as_u64).unwrap_or(default);
     let replicas = number("/spec/replicas", 1);
     let max_unavailable = match &set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] {
         Value::String(percent) => {
@@ -132,7 +133,8 @@ pub(super) fn counts(spec: &Spec, seen: &Observed) -> [u64; 5] {
     let is_available = |pod: &Pod| matches!(pod.phase, Phase::Running { available: true, .. });
     let (all, ready) = (count(&|_| true), count(&is_ready));
     let updated = count(&|pod| !pod.terminating && pod.is_update);
-    let is_whole = spec.strategy != Strategy::OnDelete && [all, ready, updated] == [u64::from(spec.replicas); 3];
+    let is_whole =
+        spec.strategy != Strategy::OnDelete && [all, ready, updated] == [u64::from(spec.replicas); 3];
     let current = if is_whole {
         updated
     } else {
@@ -143,6 +145,12 @@ pub(super) fn counts(spec: &Spec, seen: &Observed) -> [u64; 5] {
 
 /// The same of a status.
 pub(super) fn counts_of(status: &Value) -> [u64; 5] {
-    ["replicas", "readyReplicas", "availableReplicas", "updatedReplicas", "currentReplicas"]
-        .map(|field| status[field].as_u64().unwrap_or(0))
+    [
+        "replicas",
+        "readyReplicas",
+        "availableReplicas",
+        "updatedReplicas",
+        "currentReplicas",
+    ]
+    .map(|field| status[field].as_u64().unwrap_or(0))
 }

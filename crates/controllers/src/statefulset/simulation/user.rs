@@ -13,7 +13,11 @@ impl State {
     /// A set as somebody could write it.
     pub(super) fn new_set(&mut self) -> Value {
         let replicas = self.rng.u64(1..5);
-        let policy = if self.rng.bool() { "Parallel" } else { "OrderedReady" };
+        let policy = if self.rng.bool() {
+            "Parallel"
+        } else {
+            "OrderedReady"
+        };
         let image = GOOD[self.rng.usize(0..GOOD.len())];
         let limit = [0, 1, 10][self.rng.usize(0..3)];
         let mut spec = json!({
@@ -27,7 +31,8 @@ impl State {
             "revisionHistoryLimit": limit,
         });
         if self.claims > 0 {
-            let claim = |name: &str| json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"]}});
+            let claim =
+                |name: &str| json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"]}});
             let claims = [claim("data"), claim("log")];
             spec["volumeClaimTemplates"] = claims[..self.claims].into();
             spec["persistentVolumeClaimRetentionPolicy"] = self.retention();
@@ -69,7 +74,9 @@ impl State {
             set["metadata"]["generation"] = (generation + 1).into();
         });
         let now = self.set().and_then(|set| set.pointer(field)).cloned();
-        self.tell("person", || format!("sets {field} to {}", now.unwrap_or_default()));
+        self.tell("person", || {
+            format!("sets {field} to {}", now.unwrap_or_default())
+        });
     }
 
     fn one_of(&mut self, kind: Kind) -> Option<Object> {
@@ -106,15 +113,21 @@ impl State {
             }
             12..15 => {
                 let strategy = self.strategy();
-                self.change_set("/spec/updateStrategy", |set| set["spec"]["updateStrategy"] = strategy);
+                self.change_set("/spec/updateStrategy", |set| {
+                    set["spec"]["updateStrategy"] = strategy
+                });
             }
             15 | 16 => {
                 let start = self.rng.u64(0..3);
-                self.change_set("/spec/ordinals", |set| set["spec"]["ordinals"] = json!({"start": start}));
+                self.change_set("/spec/ordinals", |set| {
+                    set["spec"]["ordinals"] = json!({"start": start})
+                });
             }
             17 => {
                 let seconds = [0, 2, 10][self.rng.usize(0..3)];
-                self.change_set("/spec/minReadySeconds", |set| set["spec"]["minReadySeconds"] = seconds.into());
+                self.change_set("/spec/minReadySeconds", |set| {
+                    set["spec"]["minReadySeconds"] = seconds.into()
+                });
             }
             18..21 => {
                 let policy = self.retention();
@@ -123,14 +136,18 @@ impl State {
             }
             21 => {
                 let value = if self.rng.bool() { "wait" } else { "heal" };
-                self.tell("person", || format!("says what becomes of broken rollouts: {value}"));
+                self.tell("person", || {
+                    format!("says what becomes of broken rollouts: {value}")
+                });
                 self.edit(Kind::Sets, SET, |set| {
                     set["metadata"]["annotations"]["stead.dev/broken-rollout"] = value.into();
                 });
             }
             22..25 => {
                 if let Some(pod) = self.one_of(Kind::Pods).filter(|pod| !is_deleting(pod)) {
-                    self.tell("person", || format!("deletes pod {}", text(&pod, "/metadata/name")));
+                    self.tell("person", || {
+                        format!("deletes pod {}", text(&pod, "/metadata/name"))
+                    });
                     self.begin_deletion(&pod);
                 }
             }
@@ -139,7 +156,9 @@ impl State {
             29 => {
                 if let Some(pod) = self.one_of(Kind::Pods) {
                     let name = text(&pod, "/metadata/name");
-                    self.tell("person", || format!("takes the label with its name from pod {name}"));
+                    self.tell("person", || {
+                        format!("takes the label with its name from pod {name}")
+                    });
                     self.edit(Kind::Pods, name, |pod| {
                         let labels = pod["metadata"]["labels"].as_object_mut().expect("it has labels");
                         labels.remove("statefulset.kubernetes.io/pod-name");
@@ -152,7 +171,9 @@ impl State {
                 if let Some(object) = self.one_of(kind) {
                     let (name, now) = (text(&object, "/metadata/name"), self.now());
                     self.tell("person", || format!("annotates {kind:?} {name}"));
-                    self.edit(kind, name, |object| object["metadata"]["annotations"]["note"] = now.to_string().into());
+                    self.edit(kind, name, |object| {
+                        object["metadata"]["annotations"]["note"] = now.to_string().into()
+                    });
                 }
             }
         }
@@ -169,9 +190,15 @@ impl State {
     fn relabel(&mut self) {
         if let Some(pod) = self.one_of(Kind::Pods) {
             let name = text(&pod, "/metadata/name");
-            let label = if pod["metadata"]["labels"]["app"] == "web" { "debug" } else { "web" };
+            let label = if pod["metadata"]["labels"]["app"] == "web" {
+                "debug"
+            } else {
+                "web"
+            };
             self.tell("person", || format!("labels pod {name} app={label}"));
-            self.edit(Kind::Pods, name, |pod| pod["metadata"]["labels"]["app"] = label.into());
+            self.edit(Kind::Pods, name, |pod| {
+                pod["metadata"]["labels"]["app"] = label.into()
+            });
         }
     }
 
@@ -181,7 +208,12 @@ impl State {
         };
         let (name, now) = (text(&claim, "/metadata/name"), self.now());
         let is_stuck = self.one_in(3);
-        self.tell("person", || format!("deletes claim {name}{}", if is_stuck { ", which is stuck" } else { "" }));
+        self.tell("person", || {
+            format!(
+                "deletes claim {name}{}",
+                if is_stuck { ", which is stuck" } else { "" }
+            )
+        });
         self.edit(Kind::Claims, name, |claim| {
             claim["metadata"]["deletionTimestamp"] = time(now);
             if is_stuck && let Some(finalizers) = claim["metadata"]["finalizers"].as_array_mut() {
@@ -236,13 +268,23 @@ impl State {
         if self.set().is_none() {
             self.make_set();
         }
-        if text(&self.set().cloned().unwrap_or_default(), "/spec/template/spec/containers/0/image").starts_with("broken") {
+        if text(
+            &self.set().cloned().unwrap_or_default(),
+            "/spec/template/spec/containers/0/image",
+        )
+        .starts_with("broken")
+        {
             let image = GOOD[self.rng.usize(0..3)];
             self.change_image(image);
         }
         let pods: Vec<Object> = self.store.objects(Kind::Pods).values().cloned().collect();
-        for pod in pods.iter().filter(|pod| controller_of(pod).is_none() || pod["metadata"]["labels"]["app"] != "web") {
-            self.edit(Kind::Pods, text(pod, "/metadata/name"), |pod| pod["metadata"]["labels"]["app"] = "web".into());
+        for pod in pods
+            .iter()
+            .filter(|pod| controller_of(pod).is_none() || pod["metadata"]["labels"]["app"] != "web")
+        {
+            self.edit(Kind::Pods, text(pod, "/metadata/name"), |pod| {
+                pod["metadata"]["labels"]["app"] = "web".into()
+            });
         }
     }
 }

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -60,13 +61,23 @@ fn send(
     };
     if let Some(look) = look {
         tokio::spawn(async move {
-            let _ = answer.send(carry(world, controller, look, request).await);
+            let carried = carry(world.clone(), controller, look, request);
+            match AssertUnwindSafe(carried).catch_unwind().await {
+                Ok(outcome) => drop(answer.send(outcome)),
+                Err(_) => world
+                    .lock()
+                    .accuse("sends what the simulation does not know".to_owned()),
+            }
         });
     } else {
         // The dead wait for no answer.
         std::mem::forget(answer);
     }
-    async move { answered.await.unwrap_or_else(|_| Err(io::ErrorKind::ConnectionReset.into())) }
+    async move {
+        answered
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::ConnectionReset.into()))
+    }
 }
 
 /// What becomes of a request on its way.
@@ -150,8 +161,13 @@ async fn carry(
         if let Some((code, reason)) = fate.refusal {
             return Ok(plain(refusal(code, reason, "the simulation refuses it")));
         }
-        let from = query.rsplit("resourceVersion=").next().and_then(|rest| rest.split('&').next());
-        let from = from.and_then(|version| version.parse().ok()).expect("a version to watch from");
+        let from = query
+            .rsplit("resourceVersion=")
+            .next()
+            .and_then(|rest| rest.split('&').next());
+        let from = from
+            .and_then(|version| version.parse().ok())
+            .expect("a version to watch from");
         return Ok(Response::new(Watch::new(world, controller, kind, from).body()));
     }
     let bytes = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -161,7 +177,10 @@ async fn carry(
     let (verb, name) = match (&parts.method, path) {
         (&Method::GET, [_]) => (Verb::List, String::new()),
         (&Method::GET, [_, name]) => (Verb::Get, (*name).to_owned()),
-        (&Method::POST, [_]) => (Verb::Create, super::store::text(&body, "/metadata/name").to_owned()),
+        (&Method::POST, [_]) => (
+            Verb::Create,
+            super::store::text(&body, "/metadata/name").to_owned(),
+        ),
         (&Method::PUT, [_, name]) => (Verb::Replace, (*name).to_owned()),
         (&Method::PUT, [_, name, "status"]) => (Verb::ReplaceStatus, (*name).to_owned()),
         (&Method::PATCH, [_, name]) if is_strategic => (Verb::StrategicPatch, (*name).to_owned()),
@@ -197,7 +216,9 @@ async fn carry(
     sleep(fate.back).await;
     let mut state = world.lock();
     if fate.is_lost {
-        state.tell("network", || format!("the answer to {verb:?} {} is lost", call.name));
+        state.tell("network", || {
+            format!("the answer to {verb:?} {} is lost", call.name)
+        });
         return Err(io::ErrorKind::TimedOut.into());
     }
     if answer.0 < 300 {
@@ -230,7 +251,8 @@ async fn other(
         return Ok(Response::new(silence.boxed_unsync()));
     }
     if *method == Method::GET {
-        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+        let list =
+            json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
         return Ok(plain((200, list)));
     }
     assert_eq!(plural, "events", "the simulation does not keep them");
@@ -317,7 +339,9 @@ impl Watch {
             Some(End::Gone) => {
                 self.end = Some(End::Closed);
                 let (_, status) = refusal(410, "Expired", "too old resource version");
-                return Some(Ok(format!("{}\n", json!({"type": "ERROR", "object": status})).into()));
+                return Some(Ok(
+                    format!("{}\n", json!({"type": "ERROR", "object": status})).into()
+                ));
             }
             Some(End::Silent) => return std::future::pending().await,
         }
@@ -375,7 +399,9 @@ impl Watch {
             };
             if self.end.is_some() {
                 let (kind, controller) = (self.kind, self.controller);
-                state.tell("network", || format!("controller {controller}'s watch of {kind:?} ends"));
+                state.tell("network", || {
+                    format!("controller {controller}'s watch of {kind:?} ends")
+                });
             }
         }
         line

@@ -226,7 +226,13 @@ impl State {
     pub(super) fn begin_look(&mut self, controller: usize) {
         let now = self.now();
         let process = &self.controllers[controller];
-        let settled = |shown: Shown| if shown.at < now { shown.version } else { shown.before };
+        let settled = |shown: Shown| {
+            if shown.at < now {
+                shown.version
+            } else {
+                shown.before
+            }
+        };
         let shown = process.shown.map(settled);
         let from = std::array::from_fn(|kind| shown[kind].max(process.wrote[kind]));
         let began = Kind::ALL.map(|kind| self.store.table(kind).last().version);
@@ -257,7 +263,9 @@ impl State {
     /// The newest version of a kind that a controller has seen, or has been told it wrote.
     pub(super) fn known(&self, controller: usize, kind: Kind) -> u64 {
         let process = &self.controllers[controller];
-        process.shown[kind as usize].version.max(process.wrote[kind as usize])
+        process.shown[kind as usize]
+            .version
+            .max(process.wrote[kind as usize])
     }
 
     /// A look reads the clock when it has read its caches: it decides now.
@@ -270,10 +278,7 @@ impl State {
             if now >= look.at + PATIENCE {
                 look.from = look.shown;
             }
-            look.decided = Some((
-                now,
-                std::array::from_fn(|kind| shown[kind].max(look.from[kind])),
-            ));
+            look.decided = Some((now, std::array::from_fn(|kind| shown[kind].max(look.from[kind]))));
         }
     }
 
