@@ -104,11 +104,14 @@ impl StatefulSets {
                         }
                         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                             match self.taken(set, &name).await? {
-                                Some(equal) => {
-                                    revisions.push(equal);
+                                Some(existing) if revision::same_template(&existing, set) => {
+                                    revisions.push(existing);
                                     break;
                                 }
-                                None => collisions += 1,
+                                Some(_) => collisions += 1,
+                                // Gone meanwhile: the name is free. Another one would have the pods that were
+                                // made under this name replaced.
+                                None => {}
                             }
                         }
                         Err(error) => return Err(api_error(format!("create revision {name}"), error)),
@@ -138,16 +141,14 @@ impl StatefulSets {
         })
     }
 
-    /// The revision that has a name already, if it is equal: that of a former set of this name, which goes
+    /// The revision that has a name already. If it is equal, it is that of a former set of this name, which goes
     /// when garbage collection gets to it, and is made anew then. If it holds other data, there is a
     /// collision: another count makes another name.
     async fn taken(&self, set: &StatefulSet, name: &str) -> Result<Option<ControllerRevision>, ApplyError> {
-        let existing = self
-            .revisions(set)
+        self.revisions(set)
             .get_opt(name)
             .await
-            .map_err(|error| api_error(format!("get revision {name}"), error))?;
-        Ok(existing.filter(|existing| revision::same_template(existing, set)))
+            .map_err(|error| api_error(format!("get revision {name}"), error))
     }
 
     /// Deletes revisions beyond the limit.

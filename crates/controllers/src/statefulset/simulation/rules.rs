@@ -337,10 +337,13 @@ fn views<'s>(
     let at = look.decided.map_or(0, |(at, _)| at);
     let now = super::store::timestamp(at);
     let current = text(set, "/status/currentRevision");
-    // Where that revision is gone, the update revision stands for it.
+    // Where that revision is gone, or a former set's as far as is known, the update revision stands for it.
     let names = [Some(current), None].into_iter().filter(move |name| {
         let mut revisions = seen(state, look, Kind::Revisions);
-        let is_there = |state: &Snapshot| state.objects.contains_key(current);
+        let is_own = |revision: &Object| {
+            controller_of(revision).is_none_or(|owner| owner == text(set, "/metadata/uid"))
+        };
+        let is_there = |state: &Snapshot| state.objects.get(current).is_some_and(is_own);
         match name {
             Some(_) => revisions.any(is_there),
             None => !revisions.all(is_there),
