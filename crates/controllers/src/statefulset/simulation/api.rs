@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::node::Happening;
 use super::rules;
-use super::store::{Kind, Object, controller_of, is_deleting, list, text, version_of};
+use super::store::{Kind, Object, is_deleting, list, text, version_of};
 use super::world::State;
 
 /// A request, read.
@@ -153,12 +153,9 @@ impl State {
         if let Some(look) = look
             && (call.kind, call.verb) == (Kind::Pods, Verb::StrategicPatch)
         {
+            // It goes on with the pod as the answer shows it.
             let uid = text(object, "/metadata/uid").to_owned();
-            let look = &mut self.looks[look];
-            match controller_of(&changed) {
-                Some(_) => look.adopted.push(uid),
-                None => look.released.push(uid),
-            }
+            self.looks[look].patched.insert(uid, Object::new(changed.clone()));
         }
         if changed == **object {
             return (200, changed);

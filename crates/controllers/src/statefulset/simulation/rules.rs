@@ -247,10 +247,7 @@ pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> 
     let has_pod = |set: &Value| {
         let mut views = seen(state, look, Kind::Pods);
         views.all(|pods| {
-            let mut own = pods
-                .objects
-                .values()
-                .filter(|pod| truth::is_own(set, pod, Some(look)));
+            let mut own = truth::own(set, &pods.objects, Some(look));
             own.any(|pod| truth::revision_of(pod) == name)
         })
     };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::mutants::Defect;
 use super::node::Happening;
-use super::store::{Kind, Store};
+use super::store::{Kind, Object, Store};
 
 /// The one set that all is about.
 pub(super) const SET: &str = "web";
@@ -80,9 +80,8 @@ pub(super) struct Look {
     /// When it decided, and the versions that its caches had at the most.
     pub(super) decided: Option<(u64, [u64; 4])>,
     pub(super) deeds: Vec<Deed>,
-    /// Pods that it adopted and released.
-    pub(super) adopted: Vec<String>,
-    pub(super) released: Vec<String>,
+    /// The pods that it adopted and released, by uid, as they were then.
+    pub(super) patched: BTreeMap<String, Object>,
 }
 
 /// A pod that was made or deleted.
@@ -244,8 +243,7 @@ impl State {
             began,
             decided: None,
             deeds: Vec::new(),
-            adopted: Vec::new(),
-            released: Vec::new(),
+            patched: BTreeMap::new(),
         });
         self.controllers[controller].look = Some(self.looks.len() - 1);
     }
