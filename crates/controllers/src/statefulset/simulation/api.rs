@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::node::Happening;
 use super::rules;
 use super::store::{Kind, Object, is_deleting, list, text, version_of};
+use super::words;
 use super::world::State;
 
 /// A request, read.
@@ -62,7 +63,7 @@ impl State {
             let verb = call.verb;
             self.tell(&format!("controller {controller}"), || {
                 let outcome = match answer.0 {
-                    200..300 => rules::shown(call.kind, &answer.1),
+                    200..300 => words::shown(call.kind, &answer.1),
                     code => format!("refused: {code} {}", text(&answer.1, "/reason")),
                 };
                 format!("{verb:?} {kind} {}: {outcome}", call.name)

@@ -1,8 +1,8 @@
 //! The controller in a simulated cluster: all of it, with the real client, caches, queue and recorder, against a small
 //! API server and a kubelet over plain data, on a virtual clock.
 //!
-//! All that is left to chance comes from a seed: watches lag, break, repeat and skip ([`wire`]), requests are slow,
-//! refused, or carried out without an answer, the controller dies between any two of them and starts with empty caches,
+//! All that is left to chance comes from a seed: watches lag, break, repeat and skip ([`watch`]), requests are slow,
+//! refused, or carried out without an answer ([`wire`]), the controller dies between any two of them and starts with empty caches,
 //! a former one works on beside the new one; pods fail, claims are stuck ([`node`]), and people change, delete and
 //! relabel whatever they like ([`user`]). [`rules`] judges each write by what the controller can have known. Then the
 //! faults end: the set comes to what it asks for, its status says so, and nothing more is written ([`end`]).
@@ -19,7 +19,9 @@ mod scenes;
 mod store;
 mod truth;
 mod user;
+mod watch;
 mod wire;
+mod words;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::api::{Call, Verb};
 use super::store::{Kind, Object, Snapshot, controller_of, is_deleting, list, text, version_of};
 use super::truth;
+use super::words;
 use super::world::{Deed, Look, State};
 use crate::statefulset::model;
 use crate::statefulset::state::{Action, Observed, Revision, Spec, Strategy};
@@ -271,7 +272,7 @@ fn is_justified(state: &State, look: usize, is_meant: impl Fn(&Value) -> bool) -
             });
             match verdict {
                 Ok(()) => return Ok(()),
-                Err(wrong) => why = format!("{wrong}; it can have seen {}", summary(&spec, &seen)),
+                Err(wrong) => why = format!("{wrong}; it can have seen {}", words::summary(&spec, &seen)),
             }
         }
     }
@@ -306,7 +307,7 @@ fn action(state: &State, spec: &Spec, set: &Value, current: Option<&str>, deed: 
 /// The states of a kind that the caches can have held when a look decided.
 fn seen<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &'s Snapshot> {
     let table = state.store.table(kind);
-    let from = table.index_at(look.from[kind as usize]);
+    let from = table.index_at(look.held(state.now())[kind as usize]);
     let to = look
         .decided
         .map_or(from, |(_, to)| table.index_at(to[kind as usize]));
@@ -316,7 +317,7 @@ fn seen<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &
 /// The same, and all later ones: what a look may have read after it decided.
 fn since<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &'s Snapshot> {
     let table = state.store.table(kind);
-    table.history[table.index_at(look.from[kind as usize])..].iter()
+    table.history[table.index_at(look.held(state.now())[kind as usize])..].iter()
 }
 
 /// The set, as a look can have seen it.
@@ -366,46 +367,4 @@ fn is_of_former(owner: &Value, set: &Value, pod: &str) -> bool {
 fn is_forfeit(claim: &Value, set: &Value) -> bool {
     let owners = list(claim, "/metadata/ownerReferences");
     owners.iter().any(|owner| is_of_former(owner, set, ""))
-}
-
-fn summary(spec: &Spec, seen: &Observed) -> String {
-    let pods: Vec<String> = seen
-        .pods
-        .iter()
-        .map(|pod| {
-            let revision = match (pod.is_update, pod.is_current) {
-                (true, _) => "update",
-                (false, true) => "current",
-                (false, false) => "stray",
-            };
-            let goes = if pod.terminating { ", terminating" } else { "" };
-            format!("{} ({}): {:?}, {revision}{goes}", pod.ordinal, pod.uid, pod.phase)
-        })
-        .collect();
-    format!("[{}] for {spec:?}", pods.join("; "))
-}
-
-/// An object in a few words.
-pub(super) fn shown(kind: Kind, object: &Value) -> String {
-    let owners: Vec<String> = list(object, "/metadata/ownerReferences")
-        .iter()
-        .map(|owner| format!("{} {}", text(owner, "/kind"), text(owner, "/uid")))
-        .collect();
-    let owners = owners.join(", ");
-    let uid = text(object, "/metadata/uid");
-    let goes = if is_deleting(object) { ", deleting" } else { "" };
-    match kind {
-        Kind::Pods => format!(
-            "{uid} of {}, owned by [{owners}]{goes}",
-            truth::revision_of(object)
-        ),
-        Kind::Claims => format!("{uid} owned by [{owners}]{goes}"),
-        Kind::Revisions => format!("number {}", object["revision"]),
-        Kind::Sets => format!(
-            "{:?} of generation {}, {}",
-            truth::counts_of(&object["status"]),
-            object["status"]["observedGeneration"],
-            text(object, "/status/currentRevision")
-        ),
-    }
 }

@@ -72,7 +72,7 @@ struct Shown {
 pub(super) struct Look {
     pub(super) controller: usize,
     /// The versions that its caches had at the least: what had been shown, and what the controller itself had written.
-    pub(super) from: [u64; 4],
+    from: [u64; 4],
     /// When it began, what had been shown by then, and the versions that there were.
     at: u64,
     shown: [u64; 4],
@@ -89,6 +89,18 @@ pub(super) struct Look {
 pub(super) enum Deed {
     Create { ordinal: u32, revision: String },
     Delete { ordinal: u32, uid: String },
+}
+
+impl Look {
+    /// The versions that its caches have, or had when it decided, at the least.
+    pub(super) fn held(&self, now: u64) -> [u64; 4] {
+        let at = self.decided.map_or(now, |(at, _)| at);
+        if at < self.at + PATIENCE {
+            self.from
+        } else {
+            self.shown
+        }
+    }
 }
 
 impl World {
@@ -273,9 +285,6 @@ impl State {
         if let Some(look) = process.look {
             let shown = process.shown.map(|shown| shown.version);
             let look = &mut self.looks[look];
-            if now >= look.at + PATIENCE {
-                look.from = look.shown;
-            }
             look.decided = Some((now, std::array::from_fn(|kind| shown[kind].max(look.from[kind]))));
         }
     }
