@@ -93,10 +93,14 @@ test: lint unit e2e ## all of these
 
 ROUNDS ?= 500
 KILLS ?= 2000
+SIMULATE ?= 600
 
 .PHONY: soak
-soak: packages build ## crashes and faults, for longer (ROUNDS=500 kills of the server, KILLS=2000 of the store)
+soak: packages build ## crashes and faults, for longer (ROUNDS=500 kills of the server, KILLS=2000 of the store, SIMULATE=600 seconds of StatefulSets)
 	@export STEAD_CHURN_ROUNDS=$(ROUNDS) STEAD_KILL_ROUNDS=$(KILLS)
+	# Other seeds each time; one that fails is named.
+	STEAD_SIM_SECONDS=$(SIMULATE) STEAD_SIM_SEED=$$(date +%s)000 \
+	    cargo test --release --workspace --exclude stead-tests simulation::seeds -- --nocapture
 	cargo test --release --workspace --test kill --test containers
 	for tests in crash: disks: faults: servers:; do
 	    cargo test --release --workspace --test e2e -- "$$tests"

@@ -381,11 +381,14 @@ impl Applier<'_> {
 }
 
 impl ApplyError {
-    /// Whether somebody else was faster, which the next look takes into account; or the server ends.
-    pub(super) fn is_conflict(&self) -> bool {
+    /// Whether another look may do: somebody else was faster, which that takes into account; or the server has too
+    /// much to do, or ends.
+    pub(super) fn passes_by_itself(&self) -> bool {
         match self {
             ApplyError::Api { source, .. } => match &**source {
-                kube::Error::Api(status) => status.reason == "Conflict",
+                kube::Error::Api(status) => {
+                    status.reason == "Conflict" || matches!(status.code, 404 | 429 | 503 | 504)
+                }
                 _ => true,
             },
             ApplyError::ClaimDeleting(_) => true,

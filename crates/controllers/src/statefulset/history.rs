@@ -86,7 +86,7 @@ impl StatefulSets {
                 let newest = revisions.last().map(name).or(own.update_revision);
                 (newest.unwrap_or_default(), set.spec.template.clone(), None)
             }
-            Err(error) if error.is_conflict() => return Err(error),
+            Err(error) if error.passes_by_itself() => return Err(error),
             Err(error) => match named(&own.update_revision).and_then(|former| {
                 let template = revision::template(former)?;
                 Some((name(former), template))
@@ -144,12 +144,15 @@ impl StatefulSets {
                         }
                         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                             match self.taken(set, &name).await? {
-                                Some(equal) => {
-                                    revisions.push(equal);
+                                Some(existing) if revision::same_template(&existing, set) => {
+                                    revisions.push(existing);
                                     break;
                                 }
                                 // Any other count does, also after the highest.
-                                None => *collisions = collisions.checked_add(1).unwrap_or(0),
+                                Some(_) => *collisions = collisions.checked_add(1).unwrap_or(0),
+                                // Gone meanwhile: the name is free. Another one would have the pods that were
+                                // made under this name replaced.
+                                None => {}
                             }
                         }
                         Err(error) => return Err(api_error(format!("create revision {name}"), error)),
@@ -160,16 +163,14 @@ impl StatefulSets {
         Ok(())
     }
 
-    /// The revision that has a name already, if it is equal: that of a former set of this name, which goes
+    /// The revision that has a name already. If it is equal, it is that of a former set of this name, which goes
     /// when garbage collection gets to it, and is made anew then. If it holds other data, there is a
     /// collision: another count makes another name.
     async fn taken(&self, set: &StatefulSet, name: &str) -> Result<Option<ControllerRevision>, ApplyError> {
-        let existing = self
-            .revisions(set)
+        self.revisions(set)
             .get_opt(name)
             .await
-            .map_err(|error| api_error(format!("get revision {name}"), error))?;
-        Ok(existing.filter(|existing| revision::same_template(existing, set)))
+            .map_err(|error| api_error(format!("get revision {name}"), error))
     }
 
     /// Deletes revisions beyond the limit.

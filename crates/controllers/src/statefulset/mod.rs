@@ -222,7 +222,7 @@ impl StatefulSets {
 
     /// Says on the set that it cannot be looked at any further, if that will not pass by itself.
     async fn hold_up(&self, set: &StatefulSet, error: &ApplyError, wrote: &Wrote) -> Result<(), ApplyError> {
-        if error.is_conflict() || set.metadata.deletion_timestamp.is_some() {
+        if error.passes_by_itself() || set.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
         let mut status = set.status.clone().unwrap_or_default();
@@ -331,7 +331,7 @@ impl StatefulSets {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(error) => {
                 let error = api_error(format!("update the status of set {name}"), error);
-                if !error.is_conflict() {
+                if !error.passes_by_itself() {
                     self.recorder
                         .record(reference(set), EventType::Warning, "FailedUpdate", error.words());
                 }

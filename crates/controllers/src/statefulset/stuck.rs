@@ -88,7 +88,7 @@ pub(super) fn stuck(
             note(ordinal, of_trouble(Trouble::new("ClaimDoesNotEnd", message)));
         }
     }
-    let refused = applied.err().filter(|error| !error.is_conflict());
+    let refused = applied.err().filter(|error| !error.passes_by_itself());
     let refused = refused.map(|error| Trouble::new("Refused", error.words()));
     let found = found.map(|(_, finding)| finding).unwrap_or_default();
     Standing {

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::node::Happening;
 use super::rules;
-use super::store::{Kind, Object, controller_of, is_deleting, list, text, version_of};
+use super::store::{Kind, Object, is_deleting, list, text, version_of};
+use super::words;
 use super::world::State;
 
 /// A request, read.
@@ -62,7 +63,7 @@ impl State {
             let verb = call.verb;
             self.tell(&format!("controller {controller}"), || {
                 let outcome = match answer.0 {
-                    200..300 => rules::shown(call.kind, &answer.1),
+                    200..300 => words::shown(call.kind, &answer.1),
                     code => format!("refused: {code} {}", text(&answer.1, "/reason")),
                 };
                 format!("{verb:?} {kind} {}: {outcome}", call.name)
@@ -150,6 +151,13 @@ impl State {
             Verb::List | Verb::Create => unreachable!("these have no object"),
         };
         changed["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+        if let Some(look) = look
+            && (call.kind, call.verb) == (Kind::Pods, Verb::StrategicPatch)
+        {
+            // It goes on with the pod as the answer shows it.
+            let uid = text(object, "/metadata/uid").to_owned();
+            self.looks[look].patched.insert(uid, Object::new(changed.clone()));
+        }
         if changed == **object {
             return (200, changed);
         }
@@ -175,17 +183,6 @@ impl State {
             (Kind::Revisions, _) => Ok(()),
             (Kind::Sets, verb) => Err(format!("does {verb:?} to a set")),
         });
-        let uid = text(object, "/metadata/uid").to_owned();
-        if let Some(look) = look
-            && call.kind == Kind::Pods
-            && call.verb == Verb::StrategicPatch
-        {
-            let look = &mut self.looks[look];
-            match controller_of(&changed) {
-                Some(_) => look.adopted.push(uid),
-                None => look.released.push(uid),
-            }
-        }
         let now = self.now();
         let written = self.store.put(call.kind, changed, now);
         (200, Value::clone(&written))

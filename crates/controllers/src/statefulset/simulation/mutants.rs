@@ -23,7 +23,8 @@ pub(super) struct Defect {
     pub(super) ahead: i64,
 }
 
-const NONE: Defect = Defect {
+/// No defect, to add one to.
+pub(super) const NONE: Defect = Defect {
     name: "none",
     request: |_, _, _| {},
     instead: |_, _, _| None,

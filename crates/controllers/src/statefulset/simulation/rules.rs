@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::api::{Call, Verb};
 use super::store::{Kind, Object, Snapshot, controller_of, is_deleting, list, text, version_of};
 use super::truth;
+use super::words;
 use super::world::{Deed, Look, State};
 use crate::statefulset::model;
 use crate::statefulset::state::{Action, Observed, Revision, Spec, Strategy};
@@ -36,6 +37,15 @@ pub(super) fn note(look: &mut Look, call: &Call) {
     }
 }
 
+/// Notes what a look is told of a request.
+pub(super) fn hear(look: &mut Look, call: &Call, code: u16, reason: &str) {
+    let is_refusal = code >= 400 && reason != "Conflict";
+    look.has_failed |= is_refusal;
+    // What may pass by itself has the look end.
+    let is_final = is_refusal && reason != "AlreadyExists" && !matches!(code, 404 | 429 | 503 | 504);
+    look.is_refused |= is_final && call.kind == Kind::Revisions;
+}
+
 /// A pod is made: in its turn, of the right revision, when nothing has its name, with claims that stay.
 pub(super) fn creates_pod(state: &State, look: usize, pod: &Value) -> Verdict {
     let name = text(pod, "/metadata/name");
@@ -45,12 +55,10 @@ pub(super) fn creates_pod(state: &State, look: usize, pod: &Value) -> Verdict {
     }
     let ordinal = truth::ordinal(name).ok_or("makes a pod of another set")?;
     let owner = controller_of(pod).unwrap_or_default();
-    is_justified(state, look, owner).map_err(|why| format!("makes pod {name}: {why}"))?;
+    let is_of = |set: &Value| text(set, "/metadata/uid") == owner;
+    is_justified(state, look, is_of).map_err(|why| format!("makes pod {name}: {why}"))?;
     let look = &state.looks[look];
-    for set in sets(state, look)
-        .filter(|set| text(set, "/metadata/uid") == owner)
-        .take(1)
-    {
+    for set in sets(state, look).filter(|set| is_of(set)).take(1) {
         for claim in truth::claims(set, ordinal) {
             let goes = |claim: &Object| is_deleting(claim) || is_forfeit(claim, set);
             let mut states = since(state, look, Kind::Claims);
@@ -83,8 +91,7 @@ pub(super) fn deletes_pod(state: &mut State, look: usize, pod: &Value, options: 
             whom.clone_from(&uid);
         }
     }
-    let owner = controller_of(pod).unwrap_or_default().to_owned();
-    is_justified(state, look, &owner).map_err(|why| format!("deletes pod {name}: {why}"))?;
+    is_justified(state, look, |_| true).map_err(|why| format!("deletes pod {name}: {why}"))?;
     let look = &state.looks[look];
     let is_condemned = |set: &&Value| !truth::spec(set).ordinals().contains(ordinal);
     let Some(set) = sets(state, look).find(is_condemned) else {
@@ -219,11 +226,21 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
         return Ok(());
     }
     let status = &after["status"];
-    let updated = state
-        .images
-        .get(text(status, "/updateRevision"))
-        .map(String::as_str);
-    if status["observedGeneration"] != set["metadata"]["generation"] || updated != Some(truth::image(set)) {
+    if look.has_failed && only_conditions_differ(&set["status"], status) {
+        return Ok(());
+    }
+    let update = text(status, "/updateRevision");
+    let (generation, is_its) = if look.is_refused {
+        // What is asked for has not been taken up.
+        (
+            &set["status"]["observedGeneration"],
+            update == text(set, "/status/updateRevision"),
+        )
+    } else {
+        let image = state.images.get(update).map(String::as_str);
+        (&set["metadata"]["generation"], image == Some(truth::image(set)))
+    };
+    if status["observedGeneration"] != *generation || !is_its {
         return Err("writes the status of another template".to_owned());
     }
     let told = truth::counts_of(status);
@@ -240,20 +257,29 @@ pub(super) fn writes_status(state: &State, look: usize, set: &Value, after: &Val
     ))
 }
 
+/// Whether a status says why a look has failed, and nothing else.
+fn only_conditions_differ(before: &Value, after: &Value) -> bool {
+    let rest = |status: &Value| {
+        let mut rest = status.clone();
+        rest["conditions"] = Value::Null;
+        rest
+    };
+    rest(before) == rest(after)
+}
+
 /// A revision goes: none that is in use.
 pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> Verdict {
     let name = text(revision, "/metadata/name");
     let look = &state.looks[look];
     let image = state.images.get(name).map(String::as_str);
-    let is_live =
-        |set: &Value| text(set, "/status/currentRevision") == name || image == Some(truth::image(set));
+    let is_live = |set: &Value| {
+        text(set, "/status/currentRevision") == name
+            || image == Some(truth::image_for(set, &state.images, Some(look)))
+    };
     let has_pod = |set: &Value| {
         let mut views = seen(state, look, Kind::Pods);
         views.all(|pods| {
-            let mut own = pods
-                .objects
-                .values()
-                .filter(|pod| truth::is_own(set, pod, Some(look)));
+            let mut own = truth::own(set, &pods.objects, Some(look));
             own.any(|pod| truth::revision_of(pod) == name)
         })
     };
@@ -264,27 +290,28 @@ pub(super) fn deletes_revision(state: &State, look: usize, revision: &Value) -> 
 }
 
 /// Whether there is a state that a look can have seen, and that allows all that it did to pods.
-fn is_justified(state: &State, look: usize, owner: &str) -> Verdict {
+fn is_justified(state: &State, look: usize, is_meant: impl Fn(&Value) -> bool) -> Verdict {
     let look = &state.looks[look];
     let mut why = "acts for a set that it cannot have seen".to_owned();
-    for set in sets(state, look).filter(|set| text(set, "/metadata/uid") == owner) {
+    for set in sets(state, look).filter(|set| is_meant(set)) {
         let spec = truth::spec(set);
+        let update = truth::image_for(set, &state.images, Some(look));
         for (current, seen) in views(state, look, set) {
-            let deed = |deed: &Deed| action(state, &spec, set, current, deed);
+            let deed = |deed: &Deed| action(state, &spec, update, current, deed);
             let actions: Option<Vec<Action>> = look.deeds.iter().map(deed).collect();
             let verdict = actions.map_or(Err("makes a pod of no revision of the set"), |actions| {
                 model::allows(&spec, &seen, &actions)
             });
             match verdict {
                 Ok(()) => return Ok(()),
-                Err(wrong) => why = format!("{wrong}; it can have seen {}", summary(&spec, &seen)),
+                Err(wrong) => why = format!("{wrong}; it can have seen {}", words::summary(&spec, &seen)),
             }
         }
     }
     Err(why)
 }
 
-fn action(state: &State, spec: &Spec, set: &Value, current: Option<&str>, deed: &Deed) -> Option<Action> {
+fn action(state: &State, spec: &Spec, update: &str, current: Option<&str>, deed: &Deed) -> Option<Action> {
     let (ordinal, revision) = match deed {
         Deed::Delete { ordinal, uid } => {
             return Some(Action::DeletePod {
@@ -294,7 +321,7 @@ fn action(state: &State, spec: &Spec, set: &Value, current: Option<&str>, deed: 
         }
         Deed::Create { ordinal, revision } => (*ordinal, revision),
     };
-    let is_update = state.images.get(revision).map(String::as_str) == Some(truth::image(set));
+    let is_update = state.images.get(revision).map(String::as_str) == Some(update);
     let is_current = current.map_or(is_update, |current| current == revision);
     let is_kept = match spec.strategy {
         Strategy::RollingUpdate { partition, .. } => ordinal < spec.start + partition,
@@ -312,7 +339,7 @@ fn action(state: &State, spec: &Spec, set: &Value, current: Option<&str>, deed: 
 /// The states of a kind that the caches can have held when a look decided.
 fn seen<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &'s Snapshot> {
     let table = state.store.table(kind);
-    let from = table.index_at(look.from[kind as usize]);
+    let from = table.index_at(look.held(state.now())[kind as usize]);
     let to = look
         .decided
         .map_or(from, |(_, to)| table.index_at(to[kind as usize]));
@@ -322,7 +349,7 @@ fn seen<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &
 /// The same, and all later ones: what a look may have read after it decided.
 fn since<'s>(state: &'s State, look: &Look, kind: Kind) -> impl Iterator<Item = &'s Snapshot> {
     let table = state.store.table(kind);
-    table.history[table.index_at(look.from[kind as usize])..].iter()
+    table.history[table.index_at(look.held(state.now())[kind as usize])..].iter()
 }
 
 /// The set, as a look can have seen it.
@@ -340,10 +367,13 @@ fn views<'s>(
     let at = look.decided.map_or(0, |(at, _)| at);
     let now = super::store::timestamp(at);
     let current = text(set, "/status/currentRevision");
-    // Where that revision is gone, the update revision stands for it.
+    // Where that revision is gone, or a former set's as far as is known, the update revision stands for it.
     let names = [Some(current), None].into_iter().filter(move |name| {
         let mut revisions = seen(state, look, Kind::Revisions);
-        let is_there = |state: &Snapshot| state.objects.contains_key(current);
+        let is_own = |revision: &Object| {
+            controller_of(revision).is_none_or(|owner| owner == text(set, "/metadata/uid"))
+        };
+        let is_there = |state: &Snapshot| state.objects.get(current).is_some_and(is_own);
         match name {
             Some(_) => revisions.any(is_there),
             None => !revisions.all(is_there),
@@ -369,46 +399,4 @@ fn is_of_former(owner: &Value, set: &Value, pod: &str) -> bool {
 fn is_forfeit(claim: &Value, set: &Value) -> bool {
     let owners = list(claim, "/metadata/ownerReferences");
     owners.iter().any(|owner| is_of_former(owner, set, ""))
-}
-
-fn summary(spec: &Spec, seen: &Observed) -> String {
-    let pods: Vec<String> = seen
-        .pods
-        .iter()
-        .map(|pod| {
-            let revision = match (pod.is_update, pod.is_current) {
-                (true, _) => "update",
-                (false, true) => "current",
-                (false, false) => "stray",
-            };
-            let goes = if pod.terminating { ", terminating" } else { "" };
-            format!("{} ({}): {:?}, {revision}{goes}", pod.ordinal, pod.uid, pod.phase)
-        })
-        .collect();
-    format!("[{}] for {spec:?}", pods.join("; "))
-}
-
-/// An object in a few words.
-pub(super) fn shown(kind: Kind, object: &Value) -> String {
-    let owners: Vec<String> = list(object, "/metadata/ownerReferences")
-        .iter()
-        .map(|owner| format!("{} {}", text(owner, "/kind"), text(owner, "/uid")))
-        .collect();
-    let owners = owners.join(", ");
-    let uid = text(object, "/metadata/uid");
-    let goes = if is_deleting(object) { ", deleting" } else { "" };
-    match kind {
-        Kind::Pods => format!(
-            "{uid} of {}, owned by [{owners}]{goes}",
-            truth::revision_of(object)
-        ),
-        Kind::Claims => format!("{uid} owned by [{owners}]{goes}"),
-        Kind::Revisions => format!("number {}", object["revision"]),
-        Kind::Sets => format!(
-            "{:?} of generation {}, {}",
-            truth::counts_of(&object["status"]),
-            object["status"]["observedGeneration"],
-            text(object, "/status/currentRevision")
-        ),
-    }
 }

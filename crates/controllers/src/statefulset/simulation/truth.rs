@@ -56,6 +56,19 @@ pub(super) fn image(set: &Value) -> &str {
     text(set, "/spec/template/spec/containers/0/image")
 }
 
+/// The image of the template that a look goes by: the former one, where the revision of the set's was refused.
+pub(super) fn image_for<'s>(
+    set: &'s Value,
+    images: &'s BTreeMap<String, String>,
+    look: Option<&Look>,
+) -> &'s str {
+    let is_refused = look.is_some_and(|look| look.is_refused);
+    let former = images.get(text(set, "/status/updateRevision"));
+    former
+        .filter(|_| is_refused)
+        .map_or_else(|| image(set), String::as_str)
+}
+
 /// The names of the claims of a replica.
 pub(super) fn claims(set: &Value, ordinal: u32) -> Vec<String> {
     list(set, "/spec/volumeClaimTemplates")
@@ -69,14 +82,23 @@ pub(super) fn ordinal(name: &str) -> Option<u32> {
     name.strip_prefix(SET)?.strip_prefix('-')?.parse().ok()
 }
 
-/// Whether a pod is the set's, given what a look did to pods.
-pub(super) fn is_own(set: &Value, pod: &Value, look: Option<&Look>) -> bool {
-    let uid = text(pod, "/metadata/uid");
-    let is_in = |uids: &[String]| uids.iter().any(|other| other == uid);
+/// Whether a pod is the set's.
+fn is_own(set: &Value, pod: &Value) -> bool {
     let is_selected = pod["metadata"]["labels"]["app"] == set["spec"]["selector"]["matchLabels"]["app"];
-    let is_owned = controller_of(pod) == Some(text(set, "/metadata/uid"));
-    let is_adopted = look.is_some_and(|look| is_in(&look.adopted));
-    is_selected && (is_owned || is_adopted) && !look.is_some_and(|look| is_in(&look.released))
+    is_selected && controller_of(pod) == Some(text(set, "/metadata/uid"))
+}
+
+/// The set's pods in a state, with what a look has changed of them.
+pub(super) fn own<'s>(
+    set: &'s Value,
+    pods: &'s BTreeMap<String, Object>,
+    look: Option<&'s Look>,
+) -> impl Iterator<Item = &'s Value> {
+    let pods = pods.values().map(move |pod| {
+        let patched = look.and_then(|look| look.patched.get(text(pod, "/metadata/uid")));
+        &**patched.unwrap_or(pod)
+    });
+    pods.filter(|pod| is_own(set, pod))
 }
 
 /// The set's pods in a state, at a moment. `current` names the revision that the set was last wholly at.
@@ -89,10 +111,10 @@ pub(super) fn observe(
     now: Timestamp,
 ) -> Observed {
     let min_ready = set["spec"]["minReadySeconds"].as_i64().unwrap_or(0);
-    let own = pods.iter().filter(|(_, pod)| is_own(set, pod, look));
-    let pods = own.filter_map(|(name, pod)| {
+    let update = image_for(set, images, look);
+    let pods = own(set, pods, look).filter_map(|pod| {
         let revision = revision_of(pod);
-        let is_update = images.get(revision).is_some_and(|of| of == image(set));
+        let is_update = images.get(revision).is_some_and(|of| of == update);
         let conditions = list(pod, "/status/conditions");
         let ready = conditions
             .iter()
@@ -100,7 +122,7 @@ pub(super) fn observe(
         let since = ready.map(|ready| text(ready, "/lastTransitionTime").parse().expect("a time"));
         let is_available = |since: Timestamp| since + SignedDuration::from_secs(min_ready) <= now;
         Some(Pod {
-            ordinal: ordinal(name)?,
+            ordinal: ordinal(text(pod, "/metadata/name"))?,
             uid: text(pod, "/metadata/uid").to_owned(),
             phase: match text(pod, "/status/phase") {
                 "Running" => Phase::Running {

@@ -186,19 +186,24 @@ impl State {
         });
     }
 
-    /// Takes the label from a pod by which it is selected, or gives it back.
+    /// Takes the label from a pod by which it is selected, or gives it back; and has enough of it at times.
     fn relabel(&mut self) {
-        if let Some(pod) = self.one_of(Kind::Pods) {
-            let name = text(&pod, "/metadata/name");
-            let label = if pod["metadata"]["labels"]["app"] == "web" {
-                "debug"
-            } else {
-                "web"
-            };
-            self.tell("person", || format!("labels pod {name} app={label}"));
-            self.edit(Kind::Pods, name, |pod| {
-                pod["metadata"]["labels"]["app"] = label.into()
-            });
+        let Some(pod) = self.one_of(Kind::Pods) else {
+            return;
+        };
+        let name = text(&pod, "/metadata/name");
+        let is_selected = pod["metadata"]["labels"]["app"] == "web";
+        let label = if is_selected { "debug" } else { "web" };
+        let goes = !is_deleting(&pod) && self.one_in(3);
+        self.tell("person", || {
+            let then = if goes { ", and deletes it" } else { "" };
+            format!("labels pod {name} app={label}{then}")
+        });
+        self.edit(Kind::Pods, name, |pod| {
+            pod["metadata"]["labels"]["app"] = label.into()
+        });
+        if goes {
+            self.begin_deletion(&pod);
         }
     }
 

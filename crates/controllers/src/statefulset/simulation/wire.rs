@@ -1,29 +1,26 @@
 //! The way between a controller and the simulated API server: requests that are slow, refused, or whose answers are
-//! lost; watches that lag and break.
-//!
-//! A request that is under way arrives even if whoever sent it has died. Within a watch the order is kept, as HTTP does;
-//! each kind has its own.
+//! lost. One that is under way arrives even if whoever sent it has died.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::FutureExt as _;
 use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::api::{Answer, Call, Verb, refusal, written};
 use super::rules;
-use super::store::{Kind, version_of};
+use super::store::Kind;
+use super::watch::Watch;
 use super::world::{State, World};
 
 type Answered = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -60,7 +57,13 @@ fn send(
     };
     if let Some(look) = look {
         tokio::spawn(async move {
-            let _ = answer.send(carry(world, controller, look, request).await);
+            let carried = carry(world.clone(), controller, look, request);
+            match AssertUnwindSafe(carried).catch_unwind().await {
+                Ok(outcome) => drop(answer.send(outcome)),
+                Err(_) => world
+                    .lock()
+                    .accuse("sends what the simulation does not know".to_owned()),
+            }
         });
     } else {
         // The dead wait for no answer.
@@ -111,8 +114,15 @@ impl State {
         }
     }
 
+    /// Notes what the look that asked is told.
+    fn tell_look(&mut self, look: Option<usize>, call: &Call, code: u16, reason: &str) {
+        if let Some(look) = look {
+            rules::hear(&mut self.looks[look], call, code, reason);
+        }
+    }
+
     /// How long something takes: mostly next to nothing, seldom seconds.
-    fn delay(&mut self) -> u64 {
+    pub(super) fn delay(&mut self) -> u64 {
         match self.rng.u64(0..200) {
             0 => self.rng.u64(1000..10_000),
             1..10 => self.rng.u64(100..1500),
@@ -122,7 +132,7 @@ impl State {
     }
 }
 
-async fn sleep(milliseconds: u64) {
+pub(super) async fn sleep(milliseconds: u64) {
     if milliseconds > 0 {
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
     }
@@ -194,6 +204,7 @@ async fn carry(
     sleep(fate.there).await;
     if let Some((code, reason)) = fate.refusal {
         sleep(fate.back).await;
+        world.lock().tell_look(look, &call, code, reason);
         return Ok(plain(refusal(code, reason, "the simulation refuses it")));
     }
     let mut answer = {
@@ -214,6 +225,7 @@ async fn carry(
         });
         return Err(io::ErrorKind::TimedOut.into());
     }
+    state.tell_look(look, &call, answer.0, super::store::text(&answer.1, "/reason"));
     if answer.0 < 300 {
         match verb {
             Verb::List => {
@@ -263,140 +275,4 @@ fn plain((code, body): Answer) -> Answered {
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = http::StatusCode::from_u16(code).expect("a code of HTTP");
     response
-}
-
-/// A watch of one kind, from a version on.
-struct Watch {
-    world: World,
-    controller: usize,
-    kind: Kind,
-    changed: Arc<Notify>,
-    /// Which change comes next, and what is to be sent before it.
-    next: usize,
-    queued: VecDeque<Bytes>,
-    /// When the change before was shown.
-    last: u64,
-    end: Option<End>,
-}
-
-/// How a watch ends.
-#[derive(Clone, Copy)]
-enum End {
-    /// As if its time was up.
-    Closed,
-    Broken,
-    /// With 410 Gone: the history is not kept for so long.
-    Gone,
-    /// Without a sign: nothing comes any more.
-    Silent,
-}
-
-impl Watch {
-    fn new(world: World, controller: usize, kind: Kind, from: u64) -> Watch {
-        let (changed, next) = {
-            let state = world.lock();
-            let table = state.store.table(kind);
-            (table.changed(), table.index_at(from) + 1)
-        };
-        Watch {
-            world,
-            controller,
-            kind,
-            changed,
-            next,
-            queued: VecDeque::new(),
-            last: 0,
-            end: None,
-        }
-    }
-
-    fn body(self) -> UnsyncBoxBody<Bytes, io::Error> {
-        let frames = futures::stream::unfold(self, |mut watch| async move {
-            let bytes = watch.next().await?;
-            Some((bytes.map(Frame::data), watch))
-        });
-        StreamBody::new(frames.fuse()).boxed_unsync()
-    }
-
-    async fn next(&mut self) -> Option<Result<Bytes, io::Error>> {
-        if let Some(bytes) = self.queued.pop_front() {
-            return Some(Ok(bytes));
-        }
-        match self.end {
-            None => {}
-            Some(End::Closed) => return None,
-            Some(End::Broken) => {
-                self.end = Some(End::Closed);
-                return Some(Err(io::ErrorKind::ConnectionReset.into()));
-            }
-            Some(End::Gone) => {
-                self.end = Some(End::Closed);
-                let (_, status) = refusal(410, "Expired", "too old resource version");
-                return Some(Ok(
-                    format!("{}\n", json!({"type": "ERROR", "object": status})).into()
-                ));
-            }
-            Some(End::Silent) => return std::future::pending().await,
-        }
-        let changed = Arc::clone(&self.changed);
-        let due = loop {
-            let changed = changed.notified();
-            {
-                let mut state = self.world.lock();
-                if let Some(change) = state.store.table(self.kind).history.get(self.next) {
-                    let due = change.at;
-                    let delay = if state.is_faulty { state.delay() } else { 0 };
-                    self.last = self.last.max(due + delay);
-                    break self.last.saturating_sub(state.now());
-                }
-            }
-            changed.await;
-        };
-        sleep(due).await;
-        Some(Ok(self.show()))
-    }
-
-    /// Shows the next change; and what else comes to pass.
-    fn show(&mut self) -> Bytes {
-        let mut state = self.world.lock();
-        let change = &state.store.table(self.kind).history[self.next];
-        let version = change.version;
-        let defect = state.controllers[self.controller].defect;
-        let is_sound = std::ptr::eq(defect, &raw const super::mutants::SOUND);
-        let line = if is_sound {
-            change.line.clone()
-        } else {
-            let (verb, mut object) = (change.event.0, Value::clone(&change.event.1));
-            (defect.view)(self.kind, &mut object);
-            format!("{}\n", json!({"type": verb, "object": object})).into()
-        };
-        debug_assert_eq!(version_of(&change.event.1), version);
-        state.show(self.controller, self.kind, version);
-        self.next += 1;
-        if state.is_faulty {
-            if state.one_in(40) {
-                self.queued.push_back(line.clone());
-            }
-            if state.one_in(20) {
-                let (_, kind, api) = self.kind.names();
-                let meta = json!({"resourceVersion": version.to_string()});
-                let bookmark = json!({"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": api, "metadata": meta}});
-                self.queued.push_back(format!("{bookmark}\n").into());
-            }
-            self.end = match state.rng.u64(0..400) {
-                0..8 => Some(End::Closed),
-                8..12 => Some(End::Broken),
-                12..16 => Some(End::Gone),
-                16 => Some(End::Silent),
-                _ => None,
-            };
-            if self.end.is_some() {
-                let (kind, controller) = (self.kind, self.controller);
-                state.tell("network", || {
-                    format!("controller {controller}'s watch of {kind:?} ends")
-                });
-            }
-        }
-        line
-    }
 }

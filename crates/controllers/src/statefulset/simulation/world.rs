@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::mutants::Defect;
 use super::node::Happening;
-use super::store::{Kind, Store};
+use super::store::{Kind, Object, Store};
 
 /// The one set that all is about.
 pub(super) const SET: &str = "web";
@@ -72,7 +72,7 @@ struct Shown {
 pub(super) struct Look {
     pub(super) controller: usize,
     /// The versions that its caches had at the least: what had been shown, and what the controller itself had written.
-    pub(super) from: [u64; 4],
+    from: [u64; 4],
     /// When it began, what had been shown by then, and the versions that there were.
     at: u64,
     shown: [u64; 4],
@@ -80,9 +80,11 @@ pub(super) struct Look {
     /// When it decided, and the versions that its caches had at the most.
     pub(super) decided: Option<(u64, [u64; 4])>,
     pub(super) deeds: Vec<Deed>,
-    /// Pods that it adopted and released.
-    pub(super) adopted: Vec<String>,
-    pub(super) released: Vec<String>,
+    /// Whether one of its requests was refused, and whether so was the revision of the set's template.
+    pub(super) has_failed: bool,
+    pub(super) is_refused: bool,
+    /// The pods that it adopted and released, by uid, as they were then.
+    pub(super) patched: BTreeMap<String, Object>,
 }
 
 /// A pod that was made or deleted.
@@ -90,6 +92,18 @@ pub(super) struct Look {
 pub(super) enum Deed {
     Create { ordinal: u32, revision: String },
     Delete { ordinal: u32, uid: String },
+}
+
+impl Look {
+    /// The versions that its caches have, or had when it decided, at the least.
+    pub(super) fn held(&self, now: u64) -> [u64; 4] {
+        let at = self.decided.map_or(now, |(at, _)| at);
+        if at < self.at + PATIENCE {
+            self.from
+        } else {
+            self.shown
+        }
+    }
 }
 
 impl World {
@@ -244,8 +258,9 @@ impl State {
             began,
             decided: None,
             deeds: Vec::new(),
-            adopted: Vec::new(),
-            released: Vec::new(),
+            has_failed: false,
+            is_refused: false,
+            patched: BTreeMap::new(),
         });
         self.controllers[controller].look = Some(self.looks.len() - 1);
     }
@@ -275,9 +290,6 @@ impl State {
         if let Some(look) = process.look {
             let shown = process.shown.map(|shown| shown.version);
             let look = &mut self.looks[look];
-            if now >= look.at + PATIENCE {
-                look.from = look.shown;
-            }
             look.decided = Some((now, std::array::from_fn(|kind| shown[kind].max(look.from[kind]))));
         }
     }
