@@ -1,4 +1,5 @@
-//! The model's rules, asked of what was observed elsewhere: in the [simulation](super::super::simulation).
+//! The model's rules, asked of what was observed elsewhere: in the [simulation](super::super::simulation), where at most
+//! one ordinal is left out.
 
 use super::rules::Scene;
 use super::world::{Being, Claim, Life, Place, Rev, Scale, Setting};
@@ -65,7 +66,7 @@ fn ask(
         scale: Scale {
             start: spec.start,
             replicas: spec.replicas,
-            left_out: None,
+            left_out: spec.ordinals().holes(spec.start).parse().ok(),
         },
         places: &places,
     })

@@ -234,7 +234,7 @@ fn variable(name: &str) -> Option<u64> {
 #[test]
 fn seeds() {
     let first = variable("STEAD_SIM_SEED").unwrap_or(1);
-    let seconds = variable("STEAD_SIM_SECONDS").unwrap_or(20);
+    let seconds = variable("STEAD_SIM_SECONDS").unwrap_or(40);
     let found = if seconds == 0 {
         Some(first)
     } else {

@@ -39,7 +39,8 @@ pub(super) fn note(look: &mut Look, call: &Call) {
 
 /// Notes what a look is told of a request.
 pub(super) fn hear(look: &mut Look, call: &Call, code: u16, reason: &str) {
-    let is_refusal = code >= 400 && reason != "Conflict";
+    // Lists are its caches'.
+    let is_refusal = code >= 400 && reason != "Conflict" && call.verb != Verb::List;
     look.has_failed |= is_refusal;
     // What may pass by itself has the look end.
     let is_final = is_refusal && reason != "AlreadyExists" && !matches!(code, 404 | 429 | 503 | 504);
@@ -324,7 +325,7 @@ fn action(state: &State, spec: &Spec, update: &str, current: Option<&str>, deed:
     let is_update = state.images.get(revision).map(String::as_str) == Some(update);
     let is_current = current.map_or(is_update, |current| current == revision);
     let is_kept = match spec.strategy {
-        Strategy::RollingUpdate { partition, .. } => ordinal < spec.start + partition,
+        Strategy::RollingUpdate { partition, .. } => ordinal < spec.ordinals().after(partition),
         _ => false,
     };
     let revision = match (is_update, is_current) {

@@ -11,6 +11,8 @@ use super::world::{Look, SET};
 use crate::statefulset::ordinals::LeftOut;
 use crate::statefulset::state::{Observed, Phase, Pod, Policy, Spec, Strategy};
 
+const LEFT_OUT: &str = "/metadata/annotations/stead.dev~1left-out-ordinals";
+
 /// What a set asks for.
 pub(super) fn spec(set: &Value) -> Spec {
     let number =
@@ -25,7 +27,7 @@ pub(super) fn spec(set: &Value) -> Spec {
     };
     Spec {
         replicas: replicas as u32,
-        left_out: LeftOut::default(),
+        left_out: LeftOut::parse(text(set, LEFT_OUT)).expect("ordinals"),
         grows: true,
         start: number("/spec/ordinals/start", 0) as u32,
         policy: match text(set, "/spec/podManagementPolicy") {

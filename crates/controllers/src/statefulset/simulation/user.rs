@@ -101,7 +101,7 @@ impl State {
         if self.set().is_none() {
             return self.make_set();
         }
-        match self.rng.u64(0..34) {
+        match self.rng.u64(0..36) {
             0..6 => {
                 let replicas = self.rng.u64(0..5);
                 self.change_set("/spec/replicas", |set| set["spec"]["replicas"] = replicas.into());
@@ -166,6 +166,14 @@ impl State {
                 }
             }
             30..32 => self.delete_set(),
+            32 | 33 => {
+                let ordinal = self.rng.u64(0..4).to_string();
+                let ordinal = if self.rng.bool() { &ordinal } else { "" };
+                self.tell("person", || format!("leaves out ordinals: {ordinal:?}"));
+                self.edit(Kind::Sets, SET, |set| {
+                    set["metadata"]["annotations"]["stead.dev/left-out-ordinals"] = ordinal.into();
+                });
+            }
             _ => {
                 let kind = Kind::ALL[self.rng.usize(0..4)];
                 if let Some(object) = self.one_of(kind) {

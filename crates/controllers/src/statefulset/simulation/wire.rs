@@ -203,6 +203,15 @@ async fn carry(
     }
     sleep(fate.there).await;
     if let Some((code, reason)) = fate.refusal {
+        let who = format!("controller {controller}");
+        let what = || {
+            format!(
+                "{verb:?} {} {}: refused: {code} {reason}",
+                kind.names().1,
+                call.name
+            )
+        };
+        world.lock().tell(&who, what);
         sleep(fate.back).await;
         world.lock().tell_look(look, &call, code, reason);
         return Ok(plain(refusal(code, reason, "the simulation refuses it")));
