@@ -83,6 +83,31 @@ const COMMANDS: &[Command] = &[
         "patch sts web -p '{\"spec\":{\"serviceName\":\"other\"}}'",
         &["!", "Forbidden"],
     ),
+    (
+        "autoscale sts web --min=2 --max=4 --cpu-percent=70",
+        &["autoscaled"],
+    ),
+    (
+        "get hpa web --no-headers",
+        &["StatefulSet/web", "<unknown>/70%", "2", "4"],
+    ),
+    (
+        "wait sts/web --for=jsonpath={.spec.replicas}=2",
+        &["condition met"],
+    ),
+    (
+        "wait hpa/web --for=condition=ScalingActive=false",
+        &["condition met"],
+    ),
+    (
+        "describe hpa web",
+        &[
+            "Current number of replicas below Spec.MinReplicas",
+            "FailedGetResourceMetric",
+        ],
+    ),
+    ("delete hpa web", &["deleted"]),
+    ("scale sts web --replicas=1", &["scaled"]),
     ("label sts web tier=db", &["labeled"]),
     ("label sts web tier=web", &["!", "--overwrite is false"]),
     ("get sts -l tier=db -o name", &["statefulset.apps/web"]),

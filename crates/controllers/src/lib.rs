@@ -4,6 +4,7 @@
 //! They know the cluster only through a `kube::Client` and the informers over it, so each also runs
 //! against any other Kubernetes API server. None holds state that a restart would lose.
 
+pub mod autoscaler;
 pub mod endpoints;
 pub mod garbage;
 pub mod inventory;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
     ServiceAccount,
@@ -64,6 +65,8 @@ informers! {
     stateful_sets: StatefulSet,
     /// ControllerRevisions.
     revisions: ControllerRevision,
+    /// HorizontalPodAutoscalers.
+    autoscalers: HorizontalPodAutoscaler,
     /// Services.
     services: Service,
     /// Endpoints.

@@ -5,6 +5,7 @@
 //! The checks follow Kubernetes v1.37. Where its words for an error differ from those of v1.28, the
 //! older ones are used: they are what clients and tests have matched for years.
 
+mod autoscaler;
 mod config_map;
 mod controller_revision;
 mod endpoint_slice;
@@ -57,6 +58,8 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &service_account::KIND,
         &controller_revision::KIND,
         &stateful_set::KIND,
+        &autoscaler::KIND,
+        &autoscaler::V1_KIND,
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,

@@ -7,6 +7,7 @@ use axum::Router;
 use kube::Client;
 use stead_apiserver::Identity;
 use stead_apiserver::pki::Pki;
+use stead_controllers::autoscaler::AutoscalersController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
 use stead_controllers::inventory::Inventory;
@@ -90,6 +91,13 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "endpoint-controller", None),
+        )
+        .run(shutdown.clone()),
+        AutoscalersController::new(
+            manager.clone(),
+            &informers,
+            &inventory,
+            recorder(&manager, "horizontal-pod-autoscaler", None),
         )
         .run(shutdown.clone()),
         GarbageCollector::new(
