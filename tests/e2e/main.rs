@@ -27,6 +27,7 @@ mod streams;
 mod updates;
 mod upstream;
 mod walk;
+mod ways_in;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         commands::TESTS,
         kubectls::TESTS,
         network::TESTS,
+        ways_in::TESTS,
         mistakes::TESTS,
         malformed::TESTS,
         rubbish::TESTS,

@@ -8,6 +8,7 @@ pub mod autoscaler;
 pub mod endpoints;
 pub mod garbage;
 pub mod inventory;
+pub mod loadbalancers;
 pub mod namespaces;
 pub mod nodes;
 mod refused;

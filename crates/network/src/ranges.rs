@@ -8,6 +8,7 @@
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 /// The address ranges of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,14 @@ impl Ranges {
     /// The address of the `kubernetes` service: the first of the service range.
     pub fn api(&self) -> Ipv4Addr {
         nth(self.services, 1)
+    }
+
+    /// The addresses for services of type `LoadBalancer`: all of the range but its first and last, which many
+    /// programs take for a network's own.
+    pub fn load_balancer_addresses(&self) -> RangeInclusive<Ipv4Addr> {
+        let bits = |address: Ipv4Addr| address.to_bits();
+        let net = self.load_balancers;
+        Ipv4Addr::from_bits(bits(net.network()) + 1)..=Ipv4Addr::from_bits(bits(net.broadcast()) - 1)
     }
 
     fn choose_outside(mut used: Vec<Ipv4Net>) -> Result<Self, NoFreeRange> {

@@ -32,6 +32,11 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Show the server, the node and the pods; exits with 3 if the cluster is stopped
     Status(Status),
+    /// Show where a Service is reached, and open it in the browser
+    Service(Service),
+    /// Reach Services of type LoadBalancer at 127.0.0.1
+    #[command(subcommand)]
+    Tunnel(Tunnel),
     /// Images that pods can run
     #[command(subcommand)]
     Image(Image),
@@ -54,19 +59,70 @@ pub(crate) struct Up {
     /// Return when the node is Ready and leave the cluster running in the background
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Where the API listens on this machine [default: 127.0.0.1:6443, or the next free port]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) serve: Serve,
     /// The kubeconfig to write [default: $KUBECONFIG or ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Serve {
-    /// Where the API listens on this machine
-    #[arg(long)]
+    /// Where the API listens on this machine [default: 127.0.0.1:6443, or the next free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Who gives Services of type LoadBalancer their addresses
+    #[arg(long, value_enum, default_value_t, value_name = "WHO")]
+    pub(crate) load_balancer: LoadBalancer,
+}
+
+/// Who gives Services of type LoadBalancer their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LoadBalancer {
+    /// stead, from a pool that this machine and the pods reach
+    #[default]
+    Builtin,
+    /// Nobody, or somebody in the cluster: they stay <pending>
+    None,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(crate) struct Service {
+    #[command(subcommand)]
+    pub(crate) what: Option<ServiceCommand>,
+    /// The Service's name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Its namespace
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Print its URLs, one a line, and open nothing
+    #[arg(long)]
+    pub(crate) url: bool,
+    /// How long to wait until a pod takes requests
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// List the URLs of all Services
+    List {
+        /// Only those of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum Tunnel {
+    /// Forward the ports of Services of type LoadBalancer on 127.0.0.1, in the background
+    Start,
+    /// Forward them no longer
+    Stop,
+    /// Show what is forwarded; exits with 3 if nothing is to be
+    Status,
 }
 
 #[derive(Debug, Args)]

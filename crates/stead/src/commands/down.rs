@@ -2,6 +2,7 @@
 
 use super::up::change;
 use super::{block_on, print, serve};
+use crate::cli;
 use crate::cluster::Cluster;
 use crate::control::client::Control;
 use crate::place::Place;
@@ -47,7 +48,8 @@ pub(super) fn stop(place: &Place) -> anyhow::Result<bool> {
     if anything {
         let step = step();
         serve::run(async {
-            let server: Server = serve::start(place.clone(), None, |what| step.now(what)).await?;
+            let server: Server =
+                serve::start(place.clone(), cli::Serve::default(), |what| step.now(what)).await?;
             server.end(End::Down).await
         })?;
         step.done();

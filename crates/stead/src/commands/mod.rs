@@ -5,7 +5,9 @@ mod down;
 mod image;
 mod logs;
 mod serve;
+mod service;
 mod status;
+mod tunnel;
 mod up;
 
 use std::io::Write as _;
@@ -30,7 +32,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(options) => return status::status(&place()?, &options),
         Command::Image(what) => image::image(&place()?, what)?,
         Command::Logs(options) => logs::logs(&place()?, &options)?,
-        Command::Serve(options) => serve::serve(place()?, options.listen)?,
+        Command::Service(options) => service::service(&place()?, options)?,
+        Command::Tunnel(what) => return tunnel::tunnel(&place()?, what),
+        Command::Serve(options) => serve::serve(place()?, options)?,
         Command::Version => print(&version())?,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -8,9 +8,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::log;
 use crate::place::Place;
 use crate::serve::{End, Server};
+use crate::{cli, log};
 
 /// A line of the server's standard output, until it is ready.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,12 +25,12 @@ pub(super) enum Report {
 }
 
 /// Serves until told to end.
-pub(super) fn serve(place: Place, listen: Option<SocketAddr>) -> anyhow::Result<()> {
+pub(super) fn serve(place: Place, options: cli::Serve) -> anyhow::Result<()> {
     // A session of its own: what happens to the terminal that it was started from is nothing to it.
     // It fails where it leads one already, under a service manager.
     let _ = rustix::process::setsid();
     let work = async {
-        let server = match start(place, listen, |what| report(&Report::Doing(what.to_owned()))).await {
+        let server = match start(place, options, |what| report(&Report::Doing(what.to_owned()))).await {
             Ok(server) => server,
             Err(error) => {
                 report(&Report::Failed(format!("{error:#}")));
@@ -52,12 +52,12 @@ pub(super) fn serve(place: Place, listen: Option<SocketAddr>) -> anyhow::Result<
 /// Begins to log, and starts the server of a place.
 pub(super) async fn start(
     place: Place,
-    listen: Option<SocketAddr>,
+    options: cli::Serve,
     report: impl Fn(&str),
 ) -> anyhow::Result<Server> {
     crate::cluster::make_data_dir(&place)?;
     log::begin(log::open(&place.log())?)?;
-    Server::start(place, listen, report)
+    Server::start(place, options, report)
         .await
         .inspect_err(|error| tracing::error!("{error:#}"))
 }

@@ -10,7 +10,7 @@ use crate::control::client::Control;
 use crate::place::Place;
 
 /// What a stopped cluster's status exits with, as a service's does.
-const STOPPED: u8 = 3;
+pub(super) const STOPPED: u8 = 3;
 
 /// Prints how the cluster of a place is.
 pub(super) fn status(place: &Place, options: &cli::Status) -> anyhow::Result<ExitCode> {

@@ -52,13 +52,13 @@ pub(super) fn up(place: &Place, options: cli::Up) -> anyhow::Result<()> {
     }
     if options.detach {
         let step = Step::begin(format!("Starting the cluster {:?}", place.name()));
-        let address = start_detached(place, options.listen, |what| step.now(what));
+        let address = start_detached(place, options.serve, |what| step.now(what));
         let address = address.inspect_err(|_| forget(place))?;
         step.done();
         write_kubeconfig(place, &kubeconfig, address)?;
         how_to_go_on(place)
     } else {
-        serve::run(foreground(place, options.listen, &kubeconfig, changing))
+        serve::run(foreground(place, options.serve, &kubeconfig, changing))
     }
 }
 
@@ -105,7 +105,7 @@ fn is_same(there: &fs::Metadata, file: &File) -> bool {
 /// Starts the server as a process of its own, and waits until it is ready.
 pub(super) fn start_detached(
     place: &Place,
-    listen: Option<SocketAddr>,
+    options: cli::Serve,
     doing: impl Fn(&str),
 ) -> anyhow::Result<SocketAddr> {
     let log = crate::log::open(&place.log())?;
@@ -115,8 +115,11 @@ pub(super) fn start_detached(
         .arg("--data-dir")
         .arg(place.data())
         .arg("serve");
-    if let Some(listen) = listen {
+    if let Some(listen) = options.listen {
         command.arg("--listen").arg(listen.to_string());
+    }
+    if options.load_balancer == cli::LoadBalancer::None {
+        command.args(["--load-balancer", "none"]);
     }
     // A directory that someone may want to unmount is no place to stay in.
     command
@@ -144,7 +147,7 @@ pub(super) fn start_detached(
 
 async fn foreground(
     place: &Place,
-    listen: Option<SocketAddr>,
+    options: cli::Serve,
     kubeconfig: &Path,
     changing: File,
 ) -> anyhow::Result<()> {
@@ -152,7 +155,7 @@ async fn foreground(
     let mut terminate = signal(SignalKind::terminate()).context("hear of SIGTERM")?;
     let step = Step::begin(format!("Starting the cluster {:?}", place.name()));
     let mut server: Server = tokio::select! {
-        server = serve::start(place.clone(), listen, |what| step.now(what)) => server.inspect_err(|_| forget(place))?,
+        server = serve::start(place.clone(), options, |what| step.now(what)) => server.inspect_err(|_| forget(place))?,
         _ = interrupt.recv() => bail!("interrupted; what was begun is taken up by the next `stead up`"),
     };
     step.done();

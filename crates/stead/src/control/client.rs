@@ -22,7 +22,7 @@ use tokio::io::AsyncBufReadExt as _;
 use tokio::net::UnixStream;
 use tokio_util::io::StreamReader;
 
-use super::{Failure, ImageRow, Named, PullLine, Status};
+use super::{Failure, ForwardRow, ImageRow, Named, PullLine, ServiceRow, Status};
 use crate::place::Place;
 
 /// How long a server may take to say that it is there.
@@ -69,6 +69,20 @@ impl Control {
         }
     }
 
+    /// Connects to a server that has to run.
+    ///
+    /// # Errors
+    /// Also when none does.
+    pub(crate) async fn of_running(place: &Place) -> anyhow::Result<Control> {
+        match Control::connect(place).await? {
+            Some(control) => Ok(control),
+            None => bail!(
+                "the cluster does not run; start it with `stead{} up`",
+                place.flag()
+            ),
+        }
+    }
+
     /// How the cluster is.
     pub(crate) async fn status(&mut self) -> anyhow::Result<Status> {
         self.ask(Method::GET, "/status", Body::empty()).await
@@ -110,6 +124,37 @@ impl Control {
             }
         }
         bail!("the server ended before the image was pulled")
+    }
+
+    /// All Services.
+    pub(crate) async fn services(&mut self) -> anyhow::Result<Vec<ServiceRow>> {
+        self.ask(Method::GET, "/services", Body::empty()).await
+    }
+
+    /// A Service, as soon as it can be reached, or after so many seconds as it is then.
+    pub(crate) async fn service(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        seconds: u64,
+    ) -> anyhow::Result<Option<ServiceRow>> {
+        let path = format!("/services/{namespace}/{name}?seconds={seconds}");
+        self.ask(Method::GET, &path, Body::empty()).await
+    }
+
+    /// What the tunnel forwards; `None` if it is closed.
+    pub(crate) async fn tunnel(&mut self) -> anyhow::Result<Option<Vec<ForwardRow>>> {
+        self.ask(Method::GET, "/tunnel", Body::empty()).await
+    }
+
+    /// Opens the tunnel.
+    pub(crate) async fn open_tunnel(&mut self) -> anyhow::Result<Option<Vec<ForwardRow>>> {
+        self.ask(Method::POST, "/tunnel", Body::empty()).await
+    }
+
+    /// Closes the tunnel; whether it was open.
+    pub(crate) async fn close_tunnel(&mut self) -> anyhow::Result<bool> {
+        self.ask(Method::DELETE, "/tunnel", Body::empty()).await
     }
 
     /// Has the pods stopped and the server end, and waits until it has.

@@ -86,6 +86,59 @@ pub(crate) enum PullLine {
     Failed(String),
 }
 
+/// A Service, as `stead service` shows it (`GET /services`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ServiceRow {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// `ClusterIP`, …
+    pub(crate) kind: String,
+    /// The load balancer's.
+    pub(crate) address: Option<String>,
+    /// It is to have a load balancer's address, and has none.
+    pub(crate) is_pending: bool,
+    pub(crate) ports: Vec<PortRow>,
+    /// Pods that take requests.
+    pub(crate) ready: usize,
+}
+
+impl ServiceRow {
+    /// Whether requests to it are answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready > 0 && !self.is_pending
+    }
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PortRow {
+    /// `http/80`
+    pub(crate) target: String,
+    /// Where it is reached from this machine, if it is.
+    pub(crate) url: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) is_tcp: bool,
+}
+
+/// How long to wait for what is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Patience {
+    pub(crate) seconds: u64,
+}
+
+/// A port that the tunnel forwards (`GET /tunnel`).
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ForwardRow {
+    /// `namespace/name`
+    pub(crate) service: String,
+    pub(crate) address: String,
+    pub(crate) target: String,
+    /// Why it is not forwarded.
+    pub(crate) problem: Option<String>,
+}
+
 /// An answer that is no success.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {

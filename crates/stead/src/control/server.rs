@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,10 +24,11 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ContainerStatus, Failure, ImageRow, Named, NodeStatus, PodStatus, PullLine, ServerStatus, Status,
+    ContainerStatus, Failure, ForwardRow, ImageRow, Named, NodeStatus, Patience, PodStatus, PullLine,
+    ServerStatus, ServiceRow, Status,
 };
 use crate::place::Place;
-use crate::serve::{End, version};
+use crate::serve::{End, Services, Tunnel, version};
 
 /// What the commands can ask for.
 #[derive(Clone)]
@@ -37,6 +39,8 @@ pub(crate) struct Controls {
     pub(crate) images: Arc<ImageStore>,
     pub(crate) informers: Informers,
     pub(crate) network: stead_network::Network,
+    pub(crate) services: Services,
+    pub(crate) tunnel: Tunnel,
     pub(crate) end: mpsc::Sender<End>,
 }
 
@@ -61,6 +65,9 @@ pub(crate) async fn serve(listener: UnixListener, controls: Controls, shutdown: 
         .route("/status", get(status))
         .route("/images", get(images).post(load).delete(remove))
         .route("/images/pull", post(pull))
+        .route("/services", get(services))
+        .route("/services/{namespace}/{name}", get(service))
+        .route("/tunnel", get(forwards).post(open_tunnel).delete(close_tunnel))
         .route("/down", post(down))
         .layer(DefaultBodyLimit::disable())
         .with_state(controls);
@@ -215,6 +222,34 @@ impl Pulling {
         };
         Some((serde_json::to_string(&line).map(|line| line + "\n"), self))
     }
+}
+
+async fn services(State(controls): State<Controls>) -> Json<Vec<ServiceRow>> {
+    Json(controls.services.all())
+}
+
+/// A Service, as soon as it can be reached or the patience is at its end.
+async fn service(
+    State(controls): State<Controls>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(patience): Query<Patience>,
+) -> Json<Option<ServiceRow>> {
+    let patience = Duration::from_secs(patience.seconds);
+    Json(controls.services.get(&namespace, &name, patience).await)
+}
+
+async fn forwards(State(controls): State<Controls>) -> Json<Option<Vec<ForwardRow>>> {
+    Json(controls.tunnel.rows())
+}
+
+async fn open_tunnel(State(controls): State<Controls>) -> Json<Option<Vec<ForwardRow>>> {
+    controls.tunnel.open().await;
+    Json(controls.tunnel.rows())
+}
+
+/// Whether it was open.
+async fn close_tunnel(State(controls): State<Controls>) -> Json<bool> {
+    Json(controls.tunnel.close())
 }
 
 async fn down(State(controls): State<Controls>) -> Result<(), Refused> {

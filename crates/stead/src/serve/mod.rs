@@ -12,6 +12,8 @@ mod clients;
 mod listeners;
 mod memory;
 mod parts;
+mod services;
+mod tunnel;
 
 use std::fs::{File, OpenOptions};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -35,15 +37,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, drafts, make_data_dir};
-use crate::control;
 use crate::place::Place;
+use crate::{cli, control};
 use parts::{Ground, Parts};
+pub(crate) use services::Services;
+pub(crate) use tunnel::Tunnel;
 
 /// stead's own version.
 pub(crate) const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How long the data directory's last user may take to be gone.
-const PATIENCE_FOR_LOCK: Duration = Duration::from_secs(5);
+const PATIENCE_FOR_LOCK: Duration = Duration::from_secs(15);
 
 /// The version as Kubernetes' clients see it.
 pub(crate) fn version() -> String {
@@ -82,12 +86,12 @@ impl Server {
     /// Starts the cluster of a place. Returns when its node is Ready; `report` hears what is being done.
     pub(crate) async fn start(
         place: Place,
-        listen: Option<SocketAddr>,
+        options: cli::Serve,
         report: impl Fn(&str),
     ) -> anyhow::Result<Server> {
         report("opening the data directory");
         let (lock, mut cluster) = open_data_dir(&place)?;
-        let clients = listeners::for_clients(listen, cluster.port).await?;
+        let clients = listeners::for_clients(options.listen, cluster.port).await?;
         let address = clients.local_addr().context("ask for the API's address")?;
 
         report("opening the store");
@@ -134,6 +138,7 @@ impl Server {
             runtime: (runtime.clone(), events, found),
             images: Arc::clone(&images),
             node_port,
+            load_balancer: options.load_balancer,
             shutdown: &shutdown,
         })
         .await?;
@@ -144,6 +149,7 @@ impl Server {
             node_api: node_router,
             registered,
             informers,
+            services,
         } = made;
 
         let mut listening = JoinSet::new();
@@ -187,6 +193,8 @@ impl Server {
             images,
             informers,
             network: network.clone(),
+            tunnel: Tunnel::new(services.clone(), closing.clone()),
+            services,
             end,
         };
         let socket = control::server::bind(&place)?;

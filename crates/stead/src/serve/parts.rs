@@ -11,6 +11,7 @@ use stead_controllers::autoscaler::AutoscalersController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
 use stead_controllers::inventory::Inventory;
+use stead_controllers::loadbalancers::LoadBalancersController;
 use stead_controllers::namespaces::NamespacesController;
 use stead_controllers::nodes::NodesController;
 use stead_controllers::serviceaccounts::ServiceAccountsController;
@@ -27,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::clients::client;
 use super::listeners::NODE_PORT;
+use super::services::Services;
+use crate::cli::LoadBalancer;
 use crate::cluster::Cluster;
 use crate::place::Place;
 
@@ -40,6 +43,7 @@ pub(super) struct Ground<'a> {
     pub(super) runtime: (Runtime, Events, Found),
     pub(super) images: Arc<ImageStore>,
     pub(super) node_port: u16,
+    pub(super) load_balancer: LoadBalancer,
     pub(super) shutdown: &'a CancellationToken,
 }
 
@@ -55,6 +59,7 @@ pub(super) struct Parts {
     /// Cancelled once the node is registered.
     pub(super) registered: CancellationToken,
     pub(super) informers: Informers,
+    pub(super) services: Services,
 }
 
 /// Makes the parts. All of them hear of changes before the informers begin to tell of any.
@@ -68,6 +73,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         runtime,
         images,
         node_port,
+        load_balancer,
         shutdown,
     } = ground;
     let informers = Informers::new();
@@ -138,6 +144,15 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         .run(shutdown.clone()),
     ];
     tasks.push(Arc::clone(&inventory).run(shutdown.clone()));
+    if load_balancer == LoadBalancer::Builtin {
+        let controller = LoadBalancersController::new(
+            manager.clone(),
+            &informers,
+            cluster.ranges.load_balancer_addresses(),
+            recorder(&manager, "service-controller", None),
+        );
+        tasks.push(controller.run(shutdown.clone()));
+    }
 
     let scheduling = client(router, Identity::new("system:kube-scheduler", [""; 0]));
     let scheduler = Scheduler::new(
@@ -165,6 +180,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
     let (parking, node_api) = (kubelet.parking(), kubelet.router());
     let registered = CancellationToken::new();
     tasks.extend(kubelet.run(shutdown, registered.clone()));
+    let services = Services::new(&informers, cluster.ranges.node);
     // Last: whoever listens does so by now.
     tasks.extend(informers.run(&manager, shutdown));
     Ok(Parts {
@@ -174,6 +190,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         node_api,
         registered,
         informers,
+        services,
     })
 }
 
