@@ -14,6 +14,8 @@ usage: image.sh --output FILE --tag NAME:TAG [option]...
   --env NAME=VALUE          may be given several times
   --user USER[:GROUP]       who the command runs as (default root)
   --workdir DIR             where it runs (default /)
+  --stop-signal SIGNAL      what asks it to end (default SIGTERM)
+  --root DIR                a folder whose contents to put in, with their modes; may be given several times
   --file SOURCE:DEST[:MODE] a file to put in, with an octal mode (default 644); may be given several times
   --no-busybox              leave out busybox and its commands (sh, cat, ls, ...)
 
@@ -67,8 +69,8 @@ digest() {
     printf '%s' "${sum%% *}"
 }
 
-output='' user='' workdir='' busybox=/bin/busybox
-tags=() entrypoint=() cmd=() env=(PATH=/usr/local/bin:/usr/bin:/bin) files=()
+output='' user='' workdir='' stop_signal='' busybox=/bin/busybox
+tags=() entrypoint=() cmd=() env=(PATH=/usr/local/bin:/usr/bin:/bin) roots=() files=()
 while [ $# -gt 0 ]; do
     case $1 in
     --no-busybox) busybox='' && shift && continue ;;
@@ -83,6 +85,8 @@ while [ $# -gt 0 ]; do
     --env) env+=("$2") ;;
     --user) user=$2 ;;
     --workdir) workdir=$2 ;;
+    --stop-signal) stop_signal=$2 ;;
+    --root) roots+=("$2") ;;
     --file) files+=("$2") ;;
     *) fail "unknown option $1; see image.sh --help" ;;
     esac
@@ -118,6 +122,11 @@ if [ -n "$busybox" ]; then
         ln -s busybox "$root/bin/$command"
     done
 fi
+for dir in "${roots[@]}"; do
+    [ -d "$dir" ] || fail "no folder $dir"
+    # A command of its own takes the place of busybox's link; it is not written through it.
+    cp --archive --no-preserve=ownership --remove-destination "$dir/." "$root"
+done
 for file in "${files[@]}"; do
     IFS=: read -r source dest mode <<<"$file"
     [ -f "$source" ] || fail "no file $source"
@@ -145,6 +154,7 @@ esac
     [ ${#cmd[@]} -eq 0 ] || printf ',"Cmd":%s' "$(json_array "${cmd[@]}")"
     [ -z "$user" ] || printf ',"User":%s' "$(json "$user")"
     [ -z "$workdir" ] || printf ',"WorkingDir":%s' "$(json "$workdir")"
+    [ -z "$stop_signal" ] || printf ',"StopSignal":%s' "$(json "$stop_signal")"
     printf '},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},' "$layer"
     printf '"history":[{"created":"2023-11-14T22:13:20Z","created_by":"image.sh"}]}'
 } >"$stage/config.json"
