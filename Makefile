@@ -8,7 +8,8 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 
-export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stead/target
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stead
+export CARGO_TARGET_DIR ?= $(CACHE)/target
 KUBECTL ?= kubectl
 export KUBECTL
 
@@ -83,6 +84,30 @@ unit: packages ## the tests of each part
 e2e: packages build ## the tests of the whole, through kubectl
 	@echo '===== make e2e'
 	cargo test --release --workspace --test harness --test e2e
+
+# Of Go's modules. The version's name is part of the file's, so that another one is fetched.
+HELM_VERSION := v3.16.4
+export STEAD_HELM ?= $(CACHE)/bin/helm-$(HELM_VERSION)
+
+.PHONY: helm
+helm: ## install Helm, which the labs use, into ~/.cache/stead/bin
+	@[ ! -x "$(STEAD_HELM)" ] || exit 0
+	command -v go >/dev/null || {
+	    echo "There is neither Helm nor Go to make it with: install Debian's golang, or say where a Helm is:" >&2
+	    echo "make STEAD_HELM=/path/to/helm" >&2
+	    exit 1
+	}
+	echo "installing Helm $(HELM_VERSION)"
+	bin=$$(mktemp --directory)
+	trap 'rm -rf "$$bin"' EXIT
+	CGO_ENABLED=0 GOBIN=$$bin go install -trimpath -ldflags='-s -w' "helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)"
+	install -D "$$bin/helm" "$(STEAD_HELM)"
+
+.PHONY: labs
+labs: packages build helm ## the examples, as their READMEs say, through Helm and kubectl
+	@echo '===== make labs'
+	examples/images.sh >/dev/null
+	cargo test --release --package stead-tests --test labs
 
 .PHONY: bench
 bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)

@@ -41,6 +41,21 @@ fn program(variable: &str, name: &str) -> Result<PathBuf> {
     fs::canonicalize(&path).with_context(|| format!("no {path:?}: run `make build`, or set {variable}"))
 }
 
+/// `helm`: `STEAD_HELM`, which `make labs` sets, or the one on the PATH.
+///
+/// # Errors
+/// When there is none.
+pub fn helm() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("STEAD_HELM") {
+        return fs::canonicalize(&path).with_context(|| format!("no {path:?}, as STEAD_HELM says"));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|dir| dir.join("helm"))
+        .find(|program| program.is_file())
+        .context("no helm: run `make labs`, or set STEAD_HELM")
+}
+
 /// An image to be made with `tools/image.sh`.
 #[derive(Debug)]
 pub struct Image {

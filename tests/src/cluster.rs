@@ -51,6 +51,15 @@ impl<'m> Cluster<'m> {
         Self::at(machine, disk.join("data"), disk.join("kubeconfig"))
     }
 
+    /// The machine's cluster of commands without options.
+    ///
+    /// # Errors
+    /// When there is no `kubectl`.
+    pub fn by_default(machine: &'m Machine) -> Result<Self> {
+        let kubeconfig = machine.dir().join("home/.kube/config");
+        Self::at(machine, PathBuf::from("/var/lib/stead"), kubeconfig)
+    }
+
     fn at(machine: &'m Machine, data_dir: PathBuf, kubeconfig: PathBuf) -> Result<Self> {
         let place = Place { data_dir, kubeconfig };
         let mut clusters = machine

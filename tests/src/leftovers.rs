@@ -10,8 +10,8 @@ use anyhow::Result;
 #[derive(Debug, Default)]
 pub(crate) struct Traces(BTreeSet<String>);
 
-/// Files that may stay: `kubectl`'s own cache, and kubeconfigs, which belong to the user.
-const KEPT: [&str; 2] = ["home/.kube", "kubeconfig"];
+/// Files that may stay: what `kubectl` and `helm` keep for themselves, and kubeconfigs, which belong to the user.
+const KEPT: [&str; 4] = ["home/.kube", "home/.cache", "home/.config", "kubeconfig"];
 
 impl Traces {
     /// Prints the network's state. IPv6 is left out: its link-local addresses and routes come and go by

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod artifacts;
 mod cluster;
+pub mod console;
 pub mod kubectl;
 mod leftovers;
 pub mod lives;
