@@ -4,6 +4,9 @@
 //! `STEAD_LABS_WRITE=1` writes what the commands say into the READMEs.
 
 mod app_python_helm;
+mod app_python_hooks;
+mod app_python_parallel;
+mod app_python_php;
 
 use std::process::ExitCode;
 
@@ -12,9 +15,20 @@ use stead_tests::console::{Console, Said};
 use stead_tests::{Test, on_a_machine};
 
 fn main() -> ExitCode {
-    let labs: &[Test] = &[("labs: app-python-helm", || {
-        lab("app-python-helm", app_python_helm::check)
-    })];
+    let labs: &[Test] = &[
+        ("labs: app-python-helm", || {
+            lab("app-python-helm", app_python_helm::check)
+        }),
+        ("labs: app-python-hooks", || {
+            lab("app-python-hooks", app_python_hooks::check)
+        }),
+        ("labs: app-python-parallel", || {
+            lab("app-python-parallel", app_python_parallel::check)
+        }),
+        ("labs: app-python-php", || {
+            lab("app-python-php", app_python_php::check)
+        }),
+    ];
     stead_tests::main(labs, &[])
 }
 
@@ -46,8 +60,14 @@ fn numbers(text: &str) -> Result<Vec<u64>> {
 fn column<'t>(table: &'t str, heading: &str) -> Result<Vec<&'t str>> {
     let mut lines = table.lines();
     let headings = lines.next().unwrap_or_default();
-    let start = headings
-        .find(heading)
+    // STORAGECLASS has AGE in it, and is another.
+    let is_whole = |at: usize| {
+        let (before, rest) = (&headings[..at], &headings[at + heading.len()..]);
+        (before.is_empty() || before.ends_with(' ')) && (rest.is_empty() || rest.starts_with(' '))
+    };
+    let mut starts = headings.match_indices(heading).map(|(at, _)| at);
+    let start = starts
+        .find(|at| is_whole(*at))
         .with_context(|| format!("no {heading} in:\n{table}"))?;
     Ok(lines
         .map(|line| line.get(start..).unwrap_or_default())
@@ -63,4 +83,30 @@ fn check_column(table: &str, heading: &str, cells: &[&str]) -> Result<()> {
         "{heading} is {found:?}, not {cells:?}, in:\n{table}"
     );
     Ok(())
+}
+
+/// The part of what `kubectl get KIND,…` said that is about `kind`.
+fn table<'t>(text: &'t str, kind: &str) -> Result<&'t str> {
+    let is_it = |table: &&str| table.lines().nth(1).is_some_and(|line| line.starts_with(kind));
+    text.split("\n\n")
+        .find(is_it)
+        .with_context(|| format!("no {kind} in:\n{text}"))
+}
+
+/// How old is what is `age` old in a table: `2m3s`.
+fn seconds(age: &str) -> Result<u64> {
+    let mut sum = 0;
+    for part in age.split_inclusive(['s', 'm', 'h']) {
+        let (number, unit) = part.split_at(part.len() - 1);
+        let unit = match unit {
+            "s" => 1,
+            "m" => 60,
+            _ => 3600,
+        };
+        sum += unit
+            * number
+                .parse::<u64>()
+                .with_context(|| format!("the age {age:?}"))?;
+    }
+    Ok(sum)
 }
