@@ -3,6 +3,7 @@
 mod churn;
 mod commands;
 mod crashes;
+mod deployments;
 mod disks;
 mod documents;
 mod faults;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         updates::TESTS,
         upstream::TESTS,
         documents::TESTS,
+        deployments::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
         lives::TESTS,

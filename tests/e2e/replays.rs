@@ -22,6 +22,9 @@ pub(crate) const TESTS: Tests = &[("replays: controllers do as those of Kubernet
 /// The cases whose kinds are served.
 const CASES: &[&str] = &[
     "statefulset-",
+    "deployment-",
+    "replicaset-",
+    "hpa-",
     "pv-",
     "gc-",
     "endpoints-",
@@ -122,6 +125,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn begin(api: &'a Api, case: &'a Case, mut names: Names) -> Result<Self> {
         names.namespace = format!("replay-{}", case.scenario);
+        names.naming = case.pods;
         make_namespace(api, &names.namespace)?;
         let run = Self {
             api,
@@ -206,7 +210,8 @@ impl<'a> Run<'a> {
     fn follow_pods(&mut self, step: &Step) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
-        while progress(&step.pod_events, &seen, self.case.order).map_err(|text| anyhow!(text))?
+        while progress(&step.pod_events, &seen, self.case.order, self.case.pods)
+            .map_err(|text| anyhow!(text))?
             != Progress::Complete
         {
             let Some((kind, pod)) = self.changes.next(until)? else {

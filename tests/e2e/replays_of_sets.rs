@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stead_tests::api::{Api, Changes};
 use stead_tests::artifacts::root;
-use stead_tests::replay::{Names, Order, PodEvent, Pods, Progress, compare, progress};
+use stead_tests::replay::{Names, Naming, Order, PodEvent, Pods, Progress, compare, progress};
 use stead_tests::{PATIENCE, on_a_cluster};
 
 use crate::Tests;
@@ -121,7 +121,7 @@ impl Run {
     fn follow(&mut self, step: &Step) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
-        while progress(&step.pod_events, &seen, self.order).map_err(|text| anyhow!(text))?
+        while progress(&step.pod_events, &seen, self.order, Naming::Named).map_err(|text| anyhow!(text))?
             != Progress::Complete
         {
             let Some((kind, pod)) = self.pod_changes.next(until)? else {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use stead_tests::artifacts::Image;
-use stead_tests::{Cluster, eventually, on_a_cluster};
+use stead_tests::artifacts::{self, Image};
+use stead_tests::{Cluster, eventually, kubectl, on_a_cluster};
 
 use crate::manifests::set;
 use crate::{Tests, check_contains};
@@ -15,6 +15,7 @@ pub(crate) const TESTS: Tests = &[
         load_balancers,
     ),
     ("ways in: stead service and the tunnel", service_and_tunnel),
+    ("ways in: stead status and stead kubectl", at_a_glance),
     ("ways in: without load balancers, services stay pending", without),
 ];
 
@@ -198,5 +199,42 @@ fn without() -> Result<()> {
         let port = cluster.field("svc later", "/spec/ports/0/nodePort")?;
         ensure!(url.trim().ends_with(&format!(":{port}")), "{url}");
         check_contains(&cluster.curl(url.trim())?, &["app-"])
+    })
+}
+
+/// What one looks at first.
+fn at_a_glance() -> Result<()> {
+    on_a_cluster(|cluster| {
+        two_balanced(cluster)?;
+        let said = cluster.stead("status")?.ok()?;
+        let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let expected = [
+            ["NAMESPACE", "STATEFULSET", "READY", "CLAIMS"]
+                .map(str::to_owned)
+                .to_vec(),
+            ["default", "app", "2/2", "2/2", "bound"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for line in expected {
+            ensure!(
+                said.lines().map(cells).any(|cells| cells == line),
+                "no {line:?} in:\n{said}"
+            );
+        }
+        let stead = artifacts::stead()?.display().to_string();
+        let data = cluster.data_dir().display();
+        // The name of a kubectl has its version here.
+        let bin = tempfile::tempdir()?;
+        std::os::unix::fs::symlink(kubectl::newest()?.path(), bin.path().join("kubectl"))?;
+        let run = |path: &str| {
+            let line = format!("env PATH={path} {stead} --data-dir {data} kubectl get sts app --output name");
+            cluster.machine.run(&line)
+        };
+        let said = run(&bin.path().display().to_string()).ok()?;
+        ensure!(said == "statefulset.apps/app\n", "{said:?}");
+        run("/nowhere")
+            .fails()?
+            .says(&["there is no kubectl on the PATH"])
     })
 }

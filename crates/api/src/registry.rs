@@ -89,6 +89,8 @@ pub enum Generation {
     None,
     /// Changes to `spec`.
     Spec,
+    /// Changes to `spec` or to annotations.
+    SpecAndAnnotations,
     /// Changes to anything but metadata and status.
     Content,
 }

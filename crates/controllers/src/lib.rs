@@ -5,13 +5,17 @@
 //! against any other Kubernetes API server. None holds state that a restart would lose.
 
 pub mod autoscaler;
+pub mod deployment;
 pub mod endpoints;
 pub mod garbage;
+mod hash;
 pub mod inventory;
 pub mod loadbalancers;
 pub mod namespaces;
 pub mod nodes;
+mod owned;
 mod refused;
+pub mod replicaset;
 pub mod serviceaccounts;
 pub mod statefulset;
 pub mod volumes;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -63,6 +63,10 @@ informers! {
     volumes: PersistentVolume,
     /// StatefulSets.
     stateful_sets: StatefulSet,
+    /// Deployments.
+    deployments: Deployment,
+    /// ReplicaSets.
+    replica_sets: ReplicaSet,
     /// ControllerRevisions.
     revisions: ControllerRevision,
     /// HorizontalPodAutoscalers.

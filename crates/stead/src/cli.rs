@@ -1,5 +1,6 @@
 //! The command line: names and flags, which are a contract.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -40,6 +41,13 @@ pub(crate) enum Command {
     /// Images that pods can run
     #[command(subcommand)]
     Image(Image),
+    /// Run the kubectl that is on the PATH, on this cluster
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Print the server's own log
     Logs(Logs),
     /// Print the version

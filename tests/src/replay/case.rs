@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::pods::{Order, PodEvent};
+use super::pods::{Naming, Order, PodEvent};
 
 /// A case: steps, each with what came of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Case {
     pub scenario: String,
     /// Whether the order between pods counts.
     pub order: Order,
+    /// How the pods are called; as they are, if nothing is said.
+    #[serde(default)]
+    pub pods: Naming,
     /// What is made before the first step.
     #[serde(default)]
     pub objects: Vec<Call>,

@@ -15,5 +15,5 @@ pub use case::{Call, Case, Expected, See, Step};
 pub use compare::{compare, compare_events};
 pub use differences::{Differences, NotYet};
 pub use names::Names;
-pub use pods::{Order, PodEvent, Pods, Progress, progress};
+pub use pods::{Naming, Order, PodEvent, Pods, Progress, progress};
 pub use shown::shown;

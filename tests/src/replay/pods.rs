@@ -21,6 +21,17 @@ pub enum Order {
     PerPod,
 }
 
+/// Whether it makes a difference which pod something happens to. Where names are made up, `p1` is the first pod.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Naming {
+    /// It does.
+    #[default]
+    Named,
+    /// It does not.
+    Interchangeable,
+}
+
 /// How far events have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -46,9 +57,11 @@ impl Pods {
     pub fn change(&mut self, kind: &str, pod: &Value, names: &mut Names) -> Vec<PodEvent> {
         let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
         let name = text("/metadata/name").unwrap_or_default().to_owned();
-        let revision = text("/metadata/labels/controller-revision-hash");
+        let label = |name: &str| text(&format!("/metadata/labels/{name}"));
+        let revision = label("controller-revision-hash").or_else(|| label("pod-template-hash"));
         let revision = revision.map_or_else(|| "-".to_owned(), |revision| names.revision(revision));
         let before = self.0.get(&name).copied();
+        let called = names.pod(&name, is_made_up(pod));
         let was = before.unwrap_or_default();
         let phase = text("/status/phase").unwrap_or_default();
         let now = Seen {
@@ -77,7 +90,7 @@ impl Pods {
             self.0.insert(name.clone(), now);
         }
         what.into_iter()
-            .map(|what| PodEvent(what.to_owned(), name.clone(), revision.clone()))
+            .map(|what| PodEvent(what.to_owned(), called.clone(), revision.clone()))
             .collect()
     }
 }
@@ -90,12 +103,27 @@ fn is_ready(pod: &Value) -> bool {
     })
 }
 
+/// Whether a pod's name is of no meaning: those of a StatefulSet's pods have one.
+pub(super) fn is_made_up(pod: &Value) -> bool {
+    let is_replica = pod.pointer("/metadata/labels/statefulset.kubernetes.io~1pod-name");
+    pod.pointer("/metadata/generateName").is_some() && is_replica.is_none()
+}
+
 /// How far `seen` has come towards what is expected.
 ///
 /// # Errors
 /// What was seen instead.
-pub fn progress(expected: &[PodEvent], seen: &[PodEvent], order: Order) -> Result<Progress, String> {
+pub fn progress(
+    expected: &[PodEvent],
+    seen: &[PodEvent],
+    order: Order,
+    naming: Naming,
+) -> Result<Progress, String> {
     let is_so_far = match order {
+        // What is on its way may be any pod's; in the end each has had one of the lives.
+        Order::PerPod if naming == Naming::Interchangeable => {
+            seen.len() < expected.len() || lives(seen) == lives(expected)
+        }
         Order::Exact => expected.starts_with(seen),
         Order::PerPod => seen
             .iter()
@@ -113,6 +141,17 @@ pub fn progress(expected: &[PodEvent], seen: &[PodEvent], order: Order) -> Resul
     } else {
         Progress::Partial
     })
+}
+
+/// What became of each pod, whichever.
+fn lives(events: &[PodEvent]) -> Vec<Vec<(&str, &str)>> {
+    let mut lives: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
+    for PodEvent(what, pod, revision) in events {
+        lives.entry(pod).or_default().push((what, revision));
+    }
+    let mut lives: Vec<_> = lives.into_values().collect();
+    lives.sort();
+    lives
 }
 
 fn of(events: &[PodEvent], pod: &str) -> Vec<PodEvent> {

@@ -6,12 +6,16 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value, json};
 
+use super::pods::is_made_up;
+
 /// For each kind, by its name in paths, what is shown beside the metadata. A dot leads into a field.
 const FIELDS: &[(&str, &[&str])] = &[
     ("configmaps", &["data"]),
     ("controllerrevisions", &["revision", "data"]),
+    ("deployments", &["status"]),
     ("endpoints", &["subsets"]),
     ("endpointslices", &["endpoints", "ports", "addressType"]),
+    ("horizontalpodautoscalers", &["status"]),
     ("leases", &["spec"]),
     ("namespaces", &["spec.finalizers", "status"]),
     (
@@ -20,6 +24,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
     ("persistentvolumes", &["spec.claimRef", "status"]),
     ("pods", &["spec.hostname", "spec.subdomain"]),
+    ("replicasets", &["spec.replicas", "status"]),
     ("secrets", &["type", "data"]),
     ("serviceaccounts", &[]),
     ("statefulsets", &["status"]),
@@ -32,6 +37,8 @@ const DROPPED: &[&str] = &[
     "lastTransitionTime",
     "lastPhaseTransitionTime",
     "lastProbeTime",
+    "lastScaleTime",
+    "lastUpdateTime",
     "nodeName",
     "observedGeneration",
     "endpoints.kubernetes.io/last-change-trigger-time",
@@ -44,7 +51,7 @@ pub fn shown(kind: &str, object: &Value, fields: Option<&[String]>) -> Value {
     for field in ["name", "labels", "annotations", "finalizers", "ownerReferences"] {
         shown.insert(field.to_owned(), meta[field].clone());
     }
-    if kind == "endpointslices"
+    if (kind == "endpointslices" || kind == "pods" && is_made_up(object))
         && let Some(stem) = meta["generateName"].as_str()
     {
         shown.insert("name".to_owned(), json!(format!("{stem}*")));
@@ -71,7 +78,7 @@ pub fn shown(kind: &str, object: &Value, fields: Option<&[String]>) -> Value {
         }
         shown.insert(field.clone(), value);
     }
-    if kind == "statefulsets" {
+    if matches!(kind, "deployments" | "replicasets" | "statefulsets") {
         let observed = object.pointer("/status/observedGeneration") == meta.get("generation");
         shown["status"]["observed"] = json!(observed);
     }

@@ -1,6 +1,6 @@
 //! The kinds that are served: one file or folder each, with the registry's entry and the kind's
 //! logic (defaults, checks, table row). Beside them stands what several kinds share: [`ip`],
-//! [`resources`], [`node_selector`], [`volume_source`].
+//! [`resources`], [`node_selector`], [`volume_source`], [`workload`].
 //!
 //! The checks follow Kubernetes v1.37. Where its words for an error differ from those of v1.28, the
 //! older ones are used: they are what clients and tests have matched for years.
@@ -8,6 +8,7 @@
 mod autoscaler;
 mod config_map;
 mod controller_revision;
+mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -17,11 +18,13 @@ mod namespace;
 mod node;
 mod node_selector;
 mod persistent_volume;
+mod replica_set;
 mod resources;
 mod same;
 mod secret;
 mod service_account;
 mod volume_source;
+mod workload;
 
 pub mod binding;
 mod claim_templates;
@@ -57,6 +60,8 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &service::KIND,
         &service_account::KIND,
         &controller_revision::KIND,
+        &deployment::KIND,
+        &replica_set::KIND,
         &stateful_set::KIND,
         &autoscaler::KIND,
         &autoscaler::V1_KIND,

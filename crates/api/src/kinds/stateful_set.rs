@@ -6,16 +6,14 @@ use k8s_openapi::api::apps::v1::{
     StatefulSetSpec, StatefulSetStatus,
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Volume};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::pod::{self, Options};
+use super::workload::{self, Given, Workload};
 use super::{claim_templates, name_cell, persistent_volume_claim, same, text};
 use crate::error::{Errors, Path};
-use crate::object::{ApiObject, Logic, NotOfKind, edit, read};
+use crate::object::{ApiObject, Logic};
 use crate::registry::{Column, Generation, Kind, MetadataCheck, Subresource};
-use crate::selector::{Selector, validate_label_selector};
 use crate::table::age;
 use crate::{go, names};
 
@@ -42,35 +40,7 @@ pub(super) static KIND: Kind = Kind {
     )
 };
 
-/// The typed form has a selector always, but one that is not given is not the same as an empty one.
-const LOGIC: Logic = Logic {
-    set_defaults: |value| keep_absent_selector(value, |value| edit(value, StatefulSet::set_defaults)),
-    prepare_for_create: |value| {
-        keep_absent_selector(value, |value| edit(value, StatefulSet::prepare_for_create))
-    },
-    prepare_for_update: |value, old| {
-        let old = read::<StatefulSet>(old)?;
-        keep_absent_selector(value, |value| {
-            edit(value, |new: &mut StatefulSet| new.prepare_for_update(&old))
-        })
-    },
-    validate: |value, errors| {
-        let set = read::<StatefulSet>(value)?;
-        validate_name(text(&set.metadata.name), errors);
-        let checks = Checks {
-            has_selector: has_selector(value),
-            ..Checks::default()
-        };
-        checks.validate(&set.spec, errors);
-        Ok(())
-    },
-    validate_update: |value, old, errors| {
-        let (new, before) = (read::<StatefulSet>(value)?, read::<StatefulSet>(old)?);
-        validate_update(&new, &before, has_selector(value), errors);
-        Ok(())
-    },
-    ..Logic::of::<StatefulSet>()
-};
+const LOGIC: Logic = workload::logic::<StatefulSet>();
 
 const UPDATE_FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
     'template', 'updateStrategy', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
@@ -93,20 +63,19 @@ fn validate_name(name: &str, errors: &mut Errors) {
     }
 }
 
-fn has_selector(value: &Value) -> bool {
-    value.pointer("/spec/selector").is_some_and(Value::is_object)
-}
-
-fn keep_absent_selector(
-    value: &mut Value,
-    change: impl FnOnce(&mut Value) -> Result<(), NotOfKind>,
-) -> Result<(), NotOfKind> {
-    let has_selector = has_selector(value);
-    change(value)?;
-    if !has_selector && let Some(spec) = value["spec"].as_object_mut() {
-        spec.remove("selector");
+impl Workload for StatefulSet {
+    fn check(&self, has_selector: bool, errors: &mut Errors) {
+        validate_name(text(&self.metadata.name), errors);
+        let checks = Checks {
+            has_selector,
+            ..Checks::default()
+        };
+        checks.validate(&self.spec, errors);
     }
-    Ok(())
+
+    fn check_update(&self, old: &StatefulSet, has_selector: bool, errors: &mut Errors) {
+        validate_update(self, old, has_selector, errors);
+    }
 }
 
 impl ApiObject for StatefulSet {
@@ -152,11 +121,7 @@ impl ApiObject for StatefulSet {
         let status = self.status.clone().unwrap_or_default();
         validate_status(&status, errors);
         let before = old.status.as_ref().and_then(|status| status.collision_count);
-        let count = status.collision_count.unwrap_or(0);
-        if before.is_some_and(|before| count < before) {
-            let path = Path::new("status").child("collisionCount");
-            errors.invalid(&path, &count, "cannot be decremented");
-        }
+        workload::validate_collisions(status.collision_count, before, errors);
     }
 
     fn warnings(&self, old: Option<&StatefulSet>) -> Vec<String> {
@@ -164,9 +129,8 @@ impl ApiObject for StatefulSet {
         let path = Path::new("spec");
         let mut warnings = Vec::new();
         let is_changed = old.is_none_or(|old| !same(&old.spec, spec));
-        if let Some(pod) = spec.template.spec.as_ref().filter(|_| is_changed) {
-            let metadata = spec.template.metadata.clone().unwrap_or_default();
-            warnings.extend(pod::spec_warnings(&metadata, pod, &path.child("template")));
+        if is_changed {
+            warnings.extend(workload::template_warnings(&spec.template));
         }
         for (at, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
             let path = path.child("volumeClaimTemplates").index(at);
@@ -184,31 +148,21 @@ impl ApiObject for StatefulSet {
             .as_ref()
             .and_then(|status| status.ready_replicas)
             .unwrap_or(0);
-        let pod = self.spec.template.spec.as_ref();
-        let containers = pod.map_or(&[][..], |pod| &pod.containers);
-        let list = |of: fn(&k8s_openapi::api::core::v1::Container) -> &str| -> Value {
-            containers.iter().map(of).collect::<Vec<_>>().join(",").into()
-        };
+        let [containers, images] = workload::containers_and_images(&self.spec.template);
         vec![
             name_cell(&self.metadata),
             format!("{ready}/{}", self.spec.replicas.unwrap_or(0)).into(),
             age(self.metadata.creation_timestamp.as_ref(), now),
-            list(|container| &container.name),
-            list(|container| text(&container.image)),
+            containers,
+            images,
         ]
     }
 }
 
 fn validate_update(new: &StatefulSet, old: &StatefulSet, has_selector: bool, errors: &mut Errors) {
     let (spec, old_spec) = (&new.spec, &old.spec);
-    let template = &old_spec.template;
-    let annotations = template
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.annotations.as_ref());
-    let options = Options::after(template.spec.as_ref(), annotations);
     let mut checks = Checks {
-        options,
+        options: workload::options_after(&old_spec.template),
         has_selector: true,
         is_update: true,
         skip_template: false,
@@ -283,55 +237,18 @@ impl Checks {
         if !self.is_update && !service.is_empty() {
             errors.invalid_each(&path.child("serviceName"), service, names::dns_label(service));
         }
-        let before = errors.len();
-        self.validate_selector(&spec.selector, &path.child("selector"), errors);
-        let is_selector = errors.len() == before || !self.has_selector || spec.selector == Default::default();
-        let path = path.child("template");
+        let selector = Given::new(&spec.selector, self.has_selector);
+        let is_selector = selector.validate("statefulset", &path.child("selector"), errors);
         if is_selector {
-            self.validate_template(spec, &path, errors);
+            selector.validate_labels(&spec.template, &path.child("template"), errors);
+            self.validate_template(spec, &path.child("template"), errors);
         } else {
-            let shown = go::syntax("v1.LabelSelector", &spec.selector);
-            errors.invalid(&Path::new("spec").child("selector"), &shown, "");
+            selector.refuse("", &path.child("selector"), errors);
         }
-        let pod = spec.template.spec.as_ref();
-        let restart_policy = pod.map_or("", |pod| text(&pod.restart_policy));
-        let path = path.child("spec");
-        errors.one_of(&path.child("restartPolicy"), restart_policy, &["Always"]);
-        if pod.is_some_and(|pod| pod.active_deadline_seconds.is_some()) {
-            let why = "activeDeadlineSeconds in StatefulSet is not Supported";
-            errors.forbidden(&path.child("activeDeadlineSeconds"), why);
-        }
-    }
-
-    fn validate_selector(&self, selector: &LabelSelector, path: &Path, errors: &mut Errors) {
-        if !self.has_selector {
-            errors.required(path, "");
-            return;
-        }
-        validate_label_selector(selector, path, errors);
-        let is_empty = selector
-            .match_labels
-            .as_ref()
-            .is_none_or(|labels| labels.is_empty())
-            && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
-        if is_empty {
-            let shown = go::syntax("v1.LabelSelector", selector);
-            errors.invalid(path, &shown, "empty selector is invalid for statefulset");
-        }
+        workload::validate_lasting(&spec.template, "StatefulSet", &path.child("template"), errors);
     }
 
     fn validate_template(&self, spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
-        let template = &spec.template;
-        let labels = template
-            .metadata
-            .as_ref()
-            .and_then(|metadata| metadata.labels.as_ref());
-        let selector = Selector::from_label_selector(self.has_selector.then_some(&spec.selector));
-        if selector.is_ok_and(|selector| !selector.is_everything() && !selector.matches(labels)) {
-            let shown = go::syntax("map[string]string", &labels);
-            let path = path.child("metadata").child("labels");
-            errors.invalid(&path, &shown, "`selector` does not match template `labels`");
-        }
         // Since 1.34 the template of the pods is checked, as it will be when they are made.
         let as_made = as_made(spec);
         if self.skip_template {
@@ -439,58 +356,31 @@ fn validate_rolling(rolling: &RollingUpdateStatefulSetStrategy, path: &Path, err
         return;
     };
     let path = path.child("maxUnavailable");
-    let shown = || go::syntax("intstr.IntOrString", most);
-    let value = match most {
-        IntOrString::Int(number) => {
-            errors.nonnegative(&path, (*number).into());
-            i64::from(*number)
-        }
-        IntOrString::String(percent) => {
-            errors.invalid_each(&path, &shown(), names::percent(percent));
-            percent.trim_end_matches('%').parse().unwrap_or(0)
-        }
-    };
-    if value == 0 {
-        errors.invalid(&path, &shown(), "cannot be 0");
+    if workload::validate_int_or_percent(most, &path, errors) == 0 {
+        errors.invalid(&path, &workload::int_or_percent(most), "cannot be 0");
     }
-    if value > 100 && matches!(most, IntOrString::String(percent) if names::percent(percent).is_empty()) {
-        errors.invalid(&path, &shown(), "must not be greater than 100%");
-    }
+    workload::validate_at_most_all(most, &path, errors);
 }
 
 fn validate_status(status: &StatefulSetStatus, errors: &mut Errors) {
-    let path = Path::new("status");
     let number = |value: Option<i32>| value.unwrap_or(0);
-    let (all, ready) = (status.replicas, number(status.ready_replicas));
+    let ready = number(status.ready_replicas);
     let parts = [
         ("readyReplicas", ready),
         ("currentReplicas", number(status.current_replicas)),
         ("updatedReplicas", number(status.updated_replicas)),
         ("availableReplicas", number(status.available_replicas)),
     ];
-    errors.nonnegative(&path.child("replicas"), all.into());
-    for (field, value) in parts {
-        errors.nonnegative(&path.child(field), value.into());
-    }
-    errors.nonnegative(
-        &path.child("observedGeneration"),
-        status.observed_generation.unwrap_or(0),
-    );
-    errors.nonnegative(
-        &path.child("collisionCount"),
-        status.collision_count.unwrap_or(0).into(),
-    );
-    for (field, value) in parts.into_iter().filter(|(_, value)| *value > all) {
-        errors.invalid(
-            &path.child(field),
-            &value,
-            "cannot be greater than status.replicas",
-        );
-    }
+    let others = [
+        ("observedGeneration", status.observed_generation.unwrap_or(0)),
+        ("collisionCount", number(status.collision_count).into()),
+    ];
+    workload::validate_counts(status.replicas, &parts, &others, errors);
     let available = number(status.available_replicas);
     if available > ready {
         let why = "cannot be greater than status.readyReplicas";
-        errors.invalid(&path.child("availableReplicas"), &available, why);
+        let path = Path::new("status").child("availableReplicas");
+        errors.invalid(&path, &available, why);
     }
 }
 

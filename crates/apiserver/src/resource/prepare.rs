@@ -192,6 +192,12 @@ pub(super) fn prepare_update(
     let changed = match kind.generation {
         Generation::None => false,
         Generation::Spec => new["spec"] != old["spec"],
+        Generation::SpecAndAnnotations => {
+            let annotations = |object: &Value| object["metadata"]["annotations"].clone();
+            // Controllers keep book in annotations when they write the status.
+            let annotated = change == Change::Main && annotations(new) != annotations(old);
+            new["spec"] != old["spec"] || annotated
+        }
         Generation::Content => {
             let content = |object: &Value| -> Vec<(String, Value)> {
                 let parts = object.as_object().into_iter().flatten();

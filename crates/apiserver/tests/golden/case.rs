@@ -70,6 +70,11 @@ pub(crate) struct Watch {
 #[derive(Deserialize)]
 pub(crate) struct WaitFor {
     pub(crate) path: String,
+    /// `code` is the answer's, any other is of the object.
+    #[serde(default)]
+    pub(crate) field: String,
+    #[serde(default)]
+    pub(crate) equals: Value,
 }
 
 /// A list that holds more in the recording than this server has, or in another order.

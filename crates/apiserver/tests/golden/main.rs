@@ -6,9 +6,10 @@
 //! right must fail, so that the list stays true.
 //!
 //! Reading order: `case` (what a file holds), `play` (the one place that calls the server and
-//! compares), `sent`, `scrub`, `place` and `differences` (what it compares by), `fixture` (the server).
+//! compares), `controllers` (what a case waits for), `sent`, `scrub`, `place` and `differences` (what it compares by), `fixture` (the server).
 
 mod case;
+mod controllers;
 mod differences;
 mod fixture;
 mod place;

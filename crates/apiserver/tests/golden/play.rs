@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::case::{Answer, Case, Only, Request, Step};
+use crate::controllers;
 use crate::differences::Differences;
-use crate::fixture::{Answered, Fixture, Result};
+use crate::fixture::{Answered, Fixture};
 use crate::place;
 use crate::scrub::{self, Scrub};
 use crate::sent::Sent;
@@ -58,23 +59,12 @@ async fn play(
             let _ = writeln!(trouble, "{shown}\n{different}");
         }
         if let Some(wait) = &step.wait_for {
-            step_of_controllers(fixture, &filled(&wait.path, &names))
+            controllers::act(fixture, wait, &filled(&wait.path, &names))
                 .await
                 .map_err(|error| format!("{shown}: {error}"))?;
         }
     }
     if trouble.is_empty() { Ok(()) } else { Err(trouble) }
-}
-
-/// No controller runs here. What a case waits for that one of them does, the replay does.
-async fn step_of_controllers(fixture: &Fixture, path: &str) -> Result<()> {
-    let namespace = path
-        .strip_prefix("/api/v1/namespaces/")
-        .and_then(|path| path.strip_suffix("/serviceaccounts/default"));
-    match namespace {
-        Some(namespace) => fixture.make_account(namespace).await,
-        None => Err(format!("nothing here makes what the case waits for: {path}").into()),
-    }
 }
 
 impl Request {

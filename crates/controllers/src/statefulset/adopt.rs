@@ -6,52 +6,18 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stead_informer::semantics::Selector;
 
 use super::identity::parse_name;
-
-/// What a set has to do with an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relation {
-    /// It is the set's.
-    Own,
-    /// It has no owner, and is to be the set's.
-    Adopt,
-    /// It is the set's, and is to be so no longer.
-    Release,
-    /// Nothing.
-    None,
-}
-
-/// The uid of the controller that an object belongs to.
-pub(super) fn controller_of(meta: &ObjectMeta) -> Option<&str> {
-    let owner = meta
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true))?;
-    Some(&owner.uid)
-}
-
-fn relation(set: &StatefulSet, meta: &ObjectMeta, fits: bool) -> Relation {
-    let set_deleting = set.metadata.deletion_timestamp.is_some();
-    match controller_of(meta) {
-        Some(uid) if Some(uid) != set.metadata.uid.as_deref() => Relation::None,
-        Some(_) if fits => Relation::Own,
-        Some(_) if set_deleting => Relation::None,
-        Some(_) => Relation::Release,
-        None if fits && !set_deleting && meta.deletion_timestamp.is_none() => Relation::Adopt,
-        None => Relation::None,
-    }
-}
+use crate::owned::relation;
+pub(super) use crate::owned::{Relation, controller_of};
 
 /// What a set has to do with a pod of its namespace.
 pub(super) fn pod_relation(set: &StatefulSet, selector: &Selector, pod: &Pod) -> Relation {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let is_member = parse_name(name).is_some_and(|(parent, _)| Some(parent) == set.metadata.name.as_deref());
     let fits = selector.matches(pod.metadata.labels.as_ref()) && is_member;
-    relation(set, &pod.metadata, fits)
+    relation(&set.metadata, &pod.metadata, fits)
 }
 
 /// The revisions that the set selects and nobody else controls, with those to be adopted.
@@ -63,7 +29,7 @@ pub(super) fn revisions(
     all.iter()
         .filter_map(|revision| {
             let fits = selector.matches(revision.metadata.labels.as_ref());
-            match relation(set, &revision.metadata, fits) {
+            match relation(&set.metadata, &revision.metadata, fits) {
                 Relation::None | Relation::Release => None,
                 relation => Some((relation, ControllerRevision::clone(revision))),
             }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::state::Ordinal;
+use crate::owned::apps_reference;
 
 /// The label with the pod's name.
 pub(super) const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -39,14 +40,7 @@ pub(super) fn claim_name(template: &str, set: &str, ordinal: Ordinal) -> String 
 
 /// The reference of an object to the set that controls it.
 pub(super) fn controller_reference(set: &StatefulSet) -> OwnerReference {
-    OwnerReference {
-        api_version: "apps/v1".to_owned(),
-        kind: "StatefulSet".to_owned(),
-        name: set.metadata.name.clone().unwrap_or_default(),
-        uid: set.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
+    apps_reference("StatefulSet", &set.metadata)
 }
 
 fn templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {

@@ -10,6 +10,7 @@ use stead_informer::{Change, Informers, Key, Queue};
 
 use super::adopt::controller_of;
 use super::identity;
+use crate::owned::owner_of;
 
 /// Notes which sets to look at when something changes.
 pub(super) fn listen(informers: &Informers, queue: &Queue<Key>) {
@@ -78,10 +79,7 @@ fn sets_of(pod: &Pod, known: &[Arc<StatefulSet>]) -> Vec<Key> {
 
 /// The set that controls an object.
 fn owning_set(meta: &ObjectMeta) -> Option<Key> {
-    let mut owners = meta.owner_references.iter().flatten();
-    let owner = owners.find(|owner| owner.controller == Some(true) && owner.kind == "StatefulSet")?;
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    Some(Key::new(namespace, owner.name.as_str()))
+    owner_of(meta, "StatefulSet")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
 
 use super::identity::controller_reference;
+use crate::hash::hash;
 
 /// The label with the hash of a revision's data.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
@@ -135,19 +136,6 @@ fn new_revision(set: &StatefulSet, data: Value, number: i64, collisions: i32) ->
         data: RawExtension(data),
         revision: Some(number),
     }
-}
-
-/// FNV-1 of 32 bits over data and collision count, in letters that make no words.
-fn hash(data: &str, collisions: i32) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut hash: u32 = 0x811c_9dc5;
-    for byte in data.bytes().chain(collisions.to_string().bytes()) {
-        hash = hash.wrapping_mul(0x0100_0193) ^ u32::from(byte);
-    }
-    hash.to_string()
-        .bytes()
-        .map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]))
-        .collect()
 }
 
 /// The revisions to be deleted: those that nothing uses, oldest first, beyond the limit. A

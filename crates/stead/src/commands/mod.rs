@@ -3,6 +3,7 @@
 mod delete;
 mod down;
 mod image;
+mod kubectl;
 mod logs;
 mod serve;
 mod service;
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Delete(options) => delete::delete(&place()?, &options)?,
         Command::Status(options) => return status::status(&place()?, &options),
         Command::Image(what) => image::image(&place()?, what)?,
+        Command::Kubectl { arguments } => kubectl::kubectl(&place()?, arguments)?,
         Command::Logs(options) => logs::logs(&place()?, &options)?,
         Command::Service(options) => service::service(&place()?, options)?,
         Command::Tunnel(what) => return tunnel::tunnel(&place()?, what),

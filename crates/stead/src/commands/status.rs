@@ -56,6 +56,20 @@ fn table(place: &Place, status: &Status) -> String {
         // Writing to a text does not fail.
         let _ = writeln!(text, "warning  {warning}");
     }
+    if !status.stateful_sets.is_empty() {
+        let mut rows = vec![["NAMESPACE", "STATEFULSET", "READY", "CLAIMS"].map(str::to_owned)];
+        rows.extend(status.stateful_sets.iter().map(|set| {
+            let claims = match set.claims {
+                0 => "none".to_owned(),
+                claims => format!("{}/{claims} bound", set.bound),
+            };
+            let ready = format!("{}/{}", set.ready, set.replicas);
+            [set.namespace.clone(), set.name.clone(), ready, claims]
+        }));
+        text.push('\n');
+        text += &columns(&rows);
+        text.push('\n');
+    }
     if status.pods.is_empty() {
         text.push_str("pods     none");
         return text;

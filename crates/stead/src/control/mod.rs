@@ -5,14 +5,18 @@
 
 pub(crate) mod client;
 pub(crate) mod server;
+mod sets;
 
 use serde::{Deserialize, Serialize};
 
 /// How a cluster is (`GET /status`); `stead status --output json` prints it.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
     pub(crate) server: ServerStatus,
     pub(crate) node: NodeStatus,
+    #[serde(default)]
+    pub(crate) stateful_sets: Vec<SetStatus>,
     pub(crate) pods: Vec<PodStatus>,
     /// What keeps packets of pods from passing, in words a person can act on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -31,6 +35,18 @@ pub(crate) struct ServerStatus {
 pub(crate) struct NodeStatus {
     pub(crate) name: String,
     pub(crate) ready: bool,
+}
+
+/// A StatefulSet at a glance.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SetStatus {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) replicas: i32,
+    pub(crate) ready: i32,
+    /// Of all its replicas, also those that are gone.
+    pub(crate) claims: usize,
+    pub(crate) bound: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
+use super::sets;
 use super::{
     ContainerStatus, Failure, ForwardRow, ImageRow, Named, NodeStatus, Patience, PodStatus, PullLine,
     ServerStatus, ServiceRow, Status,
@@ -114,6 +115,7 @@ async fn status(State(controls): State<Controls>) -> Json<Status> {
             name: controls.node,
             ready,
         },
+        stateful_sets: sets::all(&controls.informers),
         pods,
         warnings: obstacles.iter().map(ToString::to_string).collect(),
     })

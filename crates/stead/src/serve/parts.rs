@@ -8,12 +8,14 @@ use kube::Client;
 use stead_apiserver::Identity;
 use stead_apiserver::pki::Pki;
 use stead_controllers::autoscaler::AutoscalersController;
+use stead_controllers::deployment::DeploymentsController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
 use stead_controllers::inventory::Inventory;
 use stead_controllers::loadbalancers::LoadBalancersController;
 use stead_controllers::namespaces::NamespacesController;
 use stead_controllers::nodes::NodesController;
+use stead_controllers::replicaset::ReplicaSetsController;
 use stead_controllers::serviceaccounts::ServiceAccountsController;
 use stead_controllers::statefulset::StatefulSets;
 use stead_controllers::volumes::{LocalVolumes, VolumesController};
@@ -91,6 +93,18 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "statefulset-controller", None),
+        )
+        .run(shutdown.clone()),
+        DeploymentsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "deployment-controller", None),
+        )
+        .run(shutdown.clone()),
+        ReplicaSetsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "replicaset-controller", None),
         )
         .run(shutdown.clone()),
         EndpointsController::new(

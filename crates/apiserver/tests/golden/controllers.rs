@@ -1,0 +1,81 @@
+//! What a case waits for that a controller does. None runs here, so that the replay does it.
+
+use serde_json::{Value, json};
+
+use crate::case::{self, WaitFor};
+use crate::fixture::{Fixture, Result};
+
+/// The collections in which dependents are looked for.
+const DEPENDENTS: &[&str] = &["configmaps"];
+
+/// Does what makes a step's wait end.
+pub(crate) async fn act(fixture: &Fixture, wait: &WaitFor, path: &str) -> Result<()> {
+    if let Some(account) = path.strip_suffix("/serviceaccounts/default") {
+        let namespace = account.rsplit('/').next().unwrap_or_default();
+        return fixture.make_account(namespace).await;
+    }
+    match (wait.field.as_str(), &wait.equals) {
+        ("code", gone) if *gone == json!(404) => collect(fixture, path).await,
+        ("metadata/deletionGracePeriodSeconds", _) => send(fixture, "DELETE", path, None).await.map(drop),
+        (field, value) => match field.strip_prefix("status/") {
+            Some(field) => {
+                let patch = json!({"status": {field: value}});
+                let path = format!("{path}/status");
+                send(fixture, "PATCH", &path, Some(patch)).await.map(drop)
+            }
+            None => Err(format!("nothing here makes what the case waits for: {path} {field}").into()),
+        },
+    }
+}
+
+/// What the garbage collector does until an object is gone.
+async fn collect(fixture: &Fixture, path: &str) -> Result<()> {
+    let object = send(fixture, "GET", path, None).await?;
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    let Some(finalizers) = finalizers.filter(|finalizers| !finalizers.is_empty()) else {
+        return send(fixture, "DELETE", path, None).await.map(drop);
+    };
+    if finalizers.contains(&json!("orphan")) {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+        for plural in DEPENDENTS {
+            orphan(
+                fixture,
+                &format!("/api/v1/namespaces/{namespace}/{plural}"),
+                &object["metadata"]["uid"],
+            )
+            .await?;
+        }
+    }
+    let patch = json!({"metadata": {"finalizers": null}});
+    send(fixture, "PATCH", path, Some(patch)).await.map(drop)
+}
+
+/// Takes an owner away from whatever it owns in a collection.
+async fn orphan(fixture: &Fixture, collection: &str, owner: &Value) -> Result<()> {
+    let list = send(fixture, "GET", collection, None).await?;
+    for item in list["items"].as_array().into_iter().flatten() {
+        let owners = item["metadata"]["ownerReferences"].as_array();
+        if owners.into_iter().flatten().any(|own| own["uid"] == *owner) {
+            let name = item["metadata"]["name"].as_str().unwrap_or_default();
+            let patch = json!({"metadata": {"ownerReferences": null}});
+            send(fixture, "PATCH", &format!("{collection}/{name}"), Some(patch)).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn send(fixture: &Fixture, method: &str, path: &str, body: Option<Value>) -> Result<Value> {
+    let request = case::Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        content_type: body.is_some().then(|| "application/merge-patch+json".to_owned()),
+        body: body.map(serde_json::from_value).transpose()?,
+        ..case::Request::default()
+    };
+    let answered = fixture.send(&request, None).await?;
+    if answered.code < 300 {
+        Ok(serde_json::from_str(&answered.body)?)
+    } else {
+        Err(answered.body.into())
+    }
+}
