@@ -62,6 +62,6 @@ pub(crate) fn check(said: &[Said]) -> Result<()> {
 
     let counts = numbers(&all(said, "cat visits_cnt.txt").concat())?;
     ensure!(counts.len() == 4 && counts[..2] == counts[2..], "{counts:?}");
-    ensure!(counts[0] + counts[1] == 6 && counts[1] > counts[0], "{counts:?}");
+    ensure!(counts[0] + counts[1] == 6 && counts[1] >= 3, "{counts:?}");
     Ok(())
 }
