@@ -29,7 +29,9 @@ fn main() -> ExitCode {
             lab("app-python-php", app_python_php::check)
         }),
     ];
-    stead_tests::main(labs, &[])
+    // One after another: all have the usual data directory, and so one name in the kernel's control groups, which
+    // machines share here.
+    stead_tests::main(&[], labs)
 }
 
 /// Follows an example's README, and checks what was said.
