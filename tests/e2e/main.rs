@@ -74,6 +74,16 @@ fn check_contains(text: &str, parts: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks that a command said each of `parts`, and that it failed if the first of them is `!`.
+fn answered(outcome: &stead_tests::Outcome, parts: &[&str]) -> anyhow::Result<()> {
+    let (fails, parts) = match parts.split_first() {
+        Some((&"!", parts)) => (true, parts),
+        _ => (false, parts),
+    };
+    anyhow::ensure!((outcome.code != 0) == fails, "{outcome}");
+    outcome.says(parts)
+}
+
 /// Is this pod Ready, in a change that was watched?
 fn is_ready(pod: &serde_json::Value) -> bool {
     let conditions = pod

@@ -1,8 +1,17 @@
 //! Who owns what: an object belongs to the controller that a reference of it names. One without is adopted by who
 //! selects it; one that is no longer selected is released. See `PodControllerRefManager` and "Owners and Dependents".
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use stead_informer::Key;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use stead_informer::semantics::Selector;
+use stead_informer::{Change, Informer, Key, Object, Queue};
+
+use crate::refused::Refused;
+use crate::written::Written;
 
 /// What an owner has to do with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,4 +67,105 @@ pub(crate) fn apps_reference(kind: &str, owner: &ObjectMeta) -> OwnerReference {
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
+}
+
+/// Whether an owner is there, is the same, and stays: adopting needs more than a cache.
+pub(crate) async fn is_still_there<O: Object>(api: &Api<O>, owner: &ObjectMeta) -> Result<bool, kube::Error> {
+    let fresh = api.get(owner.name.as_deref().unwrap_or_default()).await?;
+    let meta = fresh.meta();
+    Ok(meta.uid == owner.uid && meta.deletion_timestamp.is_none())
+}
+
+/// An owner of the group apps/v1, and what it owns of a kind.
+pub(crate) struct Dependents<'a, O, D> {
+    /// The owner's kind.
+    pub(crate) kind: &'static str,
+    pub(crate) owner: &'a ObjectMeta,
+    pub(crate) owners: Api<O>,
+    pub(crate) selector: &'a LabelSelector,
+    pub(crate) api: Api<D>,
+    pub(crate) written: &'a Written<D>,
+    /// Whether an object without an owner is worth having.
+    pub(crate) is_wanted: fn(&D) -> bool,
+}
+
+impl<O: Object, D: Object> Dependents<'_, O, D> {
+    /// The owner's objects, of all of its namespace, after adopting and releasing what is to be.
+    pub(crate) async fn claim(&self, all: Vec<Arc<D>>) -> Result<Vec<Arc<D>>, Refused> {
+        let selector = Selector::new(self.selector);
+        let related = |object: &D| {
+            let fits = selector.matches(object.meta().labels.as_ref());
+            relation(self.owner, object.meta(), fits)
+        };
+        let mut own = Vec::new();
+        for object in all {
+            let owners = match related(&object) {
+                Relation::None => continue,
+                Relation::Own => {
+                    own.push(object);
+                    continue;
+                }
+                Relation::Adopt if !(self.is_wanted)(&object) => continue,
+                Relation::Adopt => {
+                    self.check_still_there().await?;
+                    json!([apps_reference(self.kind, self.owner)])
+                }
+                Relation::Release => json!([{"$patch": "delete", "uid": self.owner.uid}]),
+            };
+            let name = object.meta().name.as_deref().unwrap_or_default();
+            let patch = json!({"metadata": {"uid": object.meta().uid, "ownerReferences": owners}});
+            let patched = self
+                .api
+                .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
+                .await;
+            let what = format!("change the owner of {name}");
+            if let Some(patched) = self.written.settle(patched, what)?
+                && related(&patched) == Relation::Own
+            {
+                own.push(Arc::new(patched));
+            }
+        }
+        Ok(own)
+    }
+
+    async fn check_still_there(&self) -> Result<(), Refused> {
+        let name = self.owner.name.as_deref().unwrap_or_default();
+        let gone = || kube::Error::Service(format!("{} {name} is gone or on its way out", self.kind).into());
+        match is_still_there(&self.owners, self.owner).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refused::to("adopt")(gone())),
+            Err(error) => Err(Refused::to(format!("get {} {name}", self.kind))(error)),
+        }
+    }
+}
+
+/// Has owners of a kind looked at when they change, and when an object does that is or was theirs, or that they may
+/// adopt.
+pub(crate) fn follow<O: Object, D: Object>(
+    (kind, owners): (&'static str, &Informer<O>),
+    dependents: &Informer<D>,
+    selector: impl Fn(&O) -> Selector + Send + Sync + 'static,
+    queue: &Queue<Key>,
+) {
+    let changed = queue.clone();
+    owners.on_change(move |change| changed.add(Key::of(&**change.object())));
+    let (changed, owners) = (queue.clone(), owners.clone());
+    dependents.on_change(move |change| {
+        if let Change::Updated { old, .. } = change
+            && let Some(owner) = owner_of(old.meta(), kind)
+        {
+            changed.add(owner);
+        }
+        let meta = change.object().meta();
+        if let Some(owner) = owner_of(meta, kind) {
+            changed.add(owner);
+        } else if controller_of(meta).is_none() {
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            for owner in owners.in_namespace(namespace) {
+                if selector(&owner).matches(meta.labels.as_ref()) {
+                    changed.add(Key::of(&*owner));
+                }
+            }
+        }
+    });
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stead_informer::{Informer, Object, revision_of};
 
+use crate::refused::{Refused, is_conflict, is_not_found};
+
 /// The newest version of a kind that a controller wrote.
 ///
 /// One number for all of a controller's keys: the cache gets one key's write within the same
@@ -24,6 +26,23 @@ impl<K: Object> Written<K> {
     /// Takes note of an answer to a write.
     pub(crate) fn note(&self, object: &K) {
         self.newest.fetch_max(revision_of(object), Ordering::Relaxed);
+    }
+
+    /// Takes note of a write's answer. An object that has changed or gone meanwhile brings the next look, and is no
+    /// failure; `what` says of others what was attempted.
+    pub(crate) fn settle(
+        &self,
+        outcome: Result<K, kube::Error>,
+        what: impl Into<String>,
+    ) -> Result<Option<K>, Refused> {
+        match outcome {
+            Ok(written) => {
+                self.note(&written);
+                Ok(Some(written))
+            }
+            Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(None),
+            Err(error) => Err(Refused::to(what)(error)),
+        }
     }
 
     /// Waits until the cache has seen what was written.

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
+use stead_informer::semantics::pods::has_ended;
 use stead_informer::semantics::{HostPort, host_ports};
 use stead_informer::{Change, EventType, Key, reference};
 use stead_runtime::{Event, Events, Found};
@@ -320,11 +321,6 @@ impl Pods {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether a pod has not been admitted to its node yet.

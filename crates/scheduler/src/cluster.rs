@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use stead_informer::Key;
+use stead_informer::semantics::pods::has_ended;
 
-use crate::pod::{PodInfo, has_ended, node_of};
+use crate::pod::{PodInfo, node_of};
 use crate::resources::Resources;
 
 /// All nodes and all placed pods.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use stead_informer::Key;
+use stead_informer::semantics::pods::has_ended;
 use stead_informer::semantics::{HostPort, Selector, host_ports};
 
 use crate::resources::{self, Resources};
@@ -158,12 +159,6 @@ impl PodInfo {
 pub(crate) fn node_of(pod: &Pod) -> Option<&str> {
     let node = pod.spec.as_ref()?.node_name.as_deref();
     node.filter(|name| !name.is_empty())
-}
-
-/// Whether a pod has ended, and takes nothing of its node any more.
-pub(crate) fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether a pod waits for a node, and it is this scheduler that it waits for.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{Condition, Decision, decide};
 use crate::inventory::{Inventory, Item};
-use crate::refused::{Refused, is_conflict, is_not_found};
+use crate::refused::Refused;
 use crate::written::Written;
 
 /// Autoscalers that are looked at at a time.
@@ -218,20 +218,10 @@ impl AutoscalersController {
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut updated = autoscaler.clone();
         updated.status = Some(status);
-        match api
+        let written = api
             .replace_status(&key.name, &PostParams::default(), &updated)
-            .await
-        {
-            Ok(written) => {
-                self.written.note(&written);
-                Ok(())
-            }
-            // It has changed or gone meanwhile, which brings the next look.
-            Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(()),
-            Err(error) => Err(Refused::to(format!(
-                "update the status of autoscaler {}",
-                key.name
-            ))(error)),
-        }
+            .await;
+        let what = format!("update the status of autoscaler {}", key.name);
+        self.written.settle(written, what).map(drop)
     }
 }

@@ -12,17 +12,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
-use serde_json::json;
 use stead_informer::semantics::Selector;
+use stead_informer::semantics::pods::has_ended;
 use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Bounds, Size, Sizes};
 use self::status::News;
-use crate::owned::{Relation, apps_reference, controller_of, owner_of, relation};
-use crate::refused::{Refused, is_already_exists, is_conflict, is_namespace_terminating, is_not_found};
+use crate::owned::{Dependents, controller_of, follow, owner_of};
+use crate::refused::{Refused, is_already_exists, is_namespace_terminating, is_not_found};
 use crate::written::Written;
 
 /// Deployments that are looked at at a time.
@@ -166,42 +166,18 @@ impl DeploymentsController {
     /// The Deployment's sets, after adopting and releasing what is to be.
     async fn own_sets(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Refused> {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        let selector = Selector::new(&deployment.spec.selector);
-        let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
-        let mut own = Vec::new();
-        for set in self.informers.replica_sets.in_namespace(namespace) {
-            let fits = selector.matches(set.metadata.labels.as_ref());
-            let owners = match relation(&deployment.metadata, &set.metadata, fits) {
-                Relation::None => continue,
-                Relation::Own => {
-                    own.push(set);
-                    continue;
-                }
-                Relation::Adopt => json!([apps_reference("Deployment", &deployment.metadata)]),
-                Relation::Release => json!([{"$patch": "delete", "uid": deployment.metadata.uid}]),
-            };
-            let name = set.metadata.name.as_deref().unwrap_or_default();
-            let patch = json!({"metadata": {"uid": set.metadata.uid, "ownerReferences": owners}});
-            match api
-                .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
-                .await
-            {
-                Ok(patched) => {
-                    self.wrote_sets.note(&patched);
-                    if controller_of(&patched.metadata) == deployment.metadata.uid.as_deref() {
-                        own.push(Arc::new(patched));
-                    }
-                }
-                // It has gone meanwhile, or is another one.
-                Err(error) if is_not_found(&error) || is_conflict(&error) => {}
-                Err(error) => {
-                    return Err(Refused::to(format!("take or let go of replica set {name}"))(
-                        error,
-                    ));
-                }
-            }
-        }
-        Ok(own)
+        let dependents = Dependents {
+            kind: "Deployment",
+            owner: &deployment.metadata,
+            owners: Api::<Deployment>::namespaced(self.client.clone(), namespace),
+            selector: &deployment.spec.selector,
+            api: Api::namespaced(self.client.clone(), namespace),
+            written: &self.wrote_sets,
+            is_wanted: |_| true,
+        };
+        dependents
+            .claim(self.informers.replica_sets.in_namespace(namespace))
+            .await
     }
 
     /// Makes the set of the newest template, or brings it up to date.
@@ -335,11 +311,11 @@ impl DeploymentsController {
                 .iter()
                 .any(|set| set.metadata.uid.as_deref() == Some(uid))
         };
-        self.informers.pods.in_namespace(namespace).iter().any(|pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            let has_ended = matches!(phase, Some("Failed" | "Succeeded"));
-            !has_ended && owner(pod).is_some_and(|uid| is_old(&uid))
-        })
+        self.informers
+            .pods
+            .in_namespace(namespace)
+            .iter()
+            .any(|pod| !has_ended(pod) && owner(pod).is_some_and(|uid| is_old(&uid)))
     }
 
     /// Deletes sets of old templates beyond the limit.
@@ -384,18 +360,11 @@ impl DeploymentsController {
         }
         deployment.status = Some(status);
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
-        match api
+        let written = api
             .replace_status(&key.name, &PostParams::default(), &deployment)
-            .await
-        {
-            Ok(written) => {
-                self.wrote.note(&written);
-                Ok(())
-            }
-            // It has changed or gone meanwhile, which brings the next look.
-            Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(()),
-            Err(error) => Err(Refused::to(format!("update the status of {key}"))(error)),
-        }
+            .await;
+        let what = format!("update the status of {key}");
+        self.wrote.settle(written, what).map(drop)
     }
 
     fn record(&self, deployment: &Deployment, kind: EventType, reason: &str, message: String) {
@@ -424,40 +393,12 @@ fn is_scaled(found: &Found) -> bool {
 
 /// Notes which Deployments to look at when something changes.
 fn listen(informers: &Informers, queue: &Queue<Key>) {
-    let deployments = queue.clone();
-    informers
-        .deployments
-        .on_change(move |change: &Change<Deployment>| deployments.add(Key::of(&**change.object())));
-    let (sets, known) = (queue.clone(), informers.deployments.clone());
-    informers
-        .replica_sets
-        .on_change(move |change: &Change<ReplicaSet>| {
-            let owner = |set: &ReplicaSet| owner_of(&set.metadata, "Deployment");
-            if let Change::Updated { old, .. } = change
-                && let Some(deployment) = owner(old)
-            {
-                sets.add(deployment);
-            }
-            let set = change.object();
-            if let Some(deployment) = owner(set) {
-                sets.add(deployment);
-            } else if controller_of(&set.metadata).is_none() {
-                // Someone may adopt it.
-                let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-                for deployment in known.in_namespace(namespace) {
-                    if Selector::new(&deployment.spec.selector).matches(set.metadata.labels.as_ref()) {
-                        sets.add(Key::of(&*deployment));
-                    }
-                }
-            }
-        });
+    let selector = |deployment: &Deployment| Selector::new(&deployment.spec.selector);
+    let deployments = ("Deployment", &informers.deployments);
+    follow(deployments, &informers.replica_sets, selector, queue);
     // A Deployment that is recreated waits until the last of its old pods is gone.
     let (pods, replica_sets) = (queue.clone(), informers.replica_sets.clone());
     informers.pods.on_change(move |change: &Change<Pod>| {
-        let has_ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Failed" | "Succeeded"))
-        };
         let is_gone = matches!(change, Change::Deleted(_)) || has_ended(change.object());
         if let Some(set) = owner_of(&change.object().metadata, "ReplicaSet").filter(|_| is_gone)
             && let Some(set) = replica_sets.get(&set)

@@ -19,7 +19,7 @@ use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recor
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Step, held, plan, wants};
-use crate::refused::{Refused, is_conflict, is_not_found};
+use crate::refused::Refused;
 use crate::written::Written;
 
 /// All Services.
@@ -139,20 +139,11 @@ impl LoadBalancersController {
         let patch = json!({
             "metadata": {"resourceVersion": version}, "status": {"loadBalancer": status},
         });
-        match api
+        let written = api
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await
-        {
-            Ok(written) => {
-                self.written.note(&written);
-                Ok(())
-            }
-            // It has changed or gone meanwhile, which brings the next look.
-            Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(()),
-            Err(error) => Err(Refused::to(format!(
-                "update the status of Service {namespace}/{name}"
-            ))(error)),
-        }
+            .await;
+        let what = format!("update the status of Service {namespace}/{name}");
+        self.written.settle(written, what).map(drop)
     }
 
     fn record(&self, service: &Service, reason: &str, message: &str) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client};
+use stead_informer::semantics::pods::has_ended;
 use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, run};
 use tokio_util::sync::CancellationToken;
 
@@ -150,11 +151,6 @@ impl PodGc {
             Err(error) => Err(Refused::to(format!("delete pod {key}"))(error)),
         }
     }
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether a pod is on its way out and nobody will say that it is gone: it is at no node, or at one

@@ -9,15 +9,14 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Plan, is_active, plan};
-use crate::owned::{Relation, apps_reference, controller_of, owner_of, relation};
+use crate::owned::{Dependents, follow};
 use crate::refused::{Refused, is_conflict, is_namespace_terminating, is_not_found};
 use crate::written::Written;
 
@@ -107,15 +106,11 @@ impl ReplicaSetsController {
             let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
             let mut updated = ReplicaSet::clone(&set);
             updated.status = Some(status);
-            match api
+            let written = api
                 .replace_status(&key.name, &PostParams::default(), &updated)
-                .await
-            {
-                Ok(written) => self.wrote_sets.note(&written),
-                // It has changed or gone meanwhile, which brings the next look.
-                Err(error) if is_conflict(&error) || is_not_found(&error) => {}
-                Err(error) => return Err(Refused::to(format!("update the status of {key}"))(error)),
-            }
+                .await;
+            self.wrote_sets
+                .settle(written, format!("update the status of {key}"))?;
         }
         outcome.map_err(|(_, error)| error)?;
         Ok(next.map_or(Reconciled::Done, |at| {
@@ -127,40 +122,19 @@ impl ReplicaSetsController {
     /// The set's pods, after adopting and releasing what is to be.
     async fn own_pods(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Refused> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let selector = selector(set);
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let mut own = Vec::new();
-        for pod in self.informers.pods.in_namespace(namespace) {
-            let fits = selector.matches(pod.metadata.labels.as_ref());
-            let owners = match relation(&set.metadata, &pod.metadata, fits) {
-                Relation::None => continue,
-                Relation::Own => {
-                    own.push(pod);
-                    continue;
-                }
-                // What has ended is nobody's loss.
-                Relation::Adopt if !is_active(&pod) => continue,
-                Relation::Adopt => json!([apps_reference("ReplicaSet", &set.metadata)]),
-                Relation::Release => json!([{"$patch": "delete", "uid": set.metadata.uid}]),
-            };
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": owners}});
-            match api
-                .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
-                .await
-            {
-                Ok(patched) => {
-                    self.wrote_pods.note(&patched);
-                    if controller_of(&patched.metadata) == set.metadata.uid.as_deref() {
-                        own.push(Arc::new(patched));
-                    }
-                }
-                // It has gone meanwhile, or is another one.
-                Err(error) if is_not_found(&error) || is_conflict(&error) => {}
-                Err(error) => return Err(Refused::to(format!("take or let go of pod {name}"))(error)),
-            }
-        }
-        Ok(own)
+        let dependents = Dependents {
+            kind: "ReplicaSet",
+            owner: &set.metadata,
+            owners: Api::<ReplicaSet>::namespaced(self.client.clone(), namespace),
+            selector: &set.spec.selector,
+            api: Api::namespaced(self.client.clone(), namespace),
+            written: &self.wrote_pods,
+            // What has ended is nobody's loss.
+            is_wanted: is_active,
+        };
+        dependents
+            .claim(self.informers.pods.in_namespace(namespace))
+            .await
     }
 
     /// Makes pods, more at a time as long as none is refused.
@@ -246,35 +220,9 @@ impl ReplicaSetsController {
     }
 }
 
-fn selector(set: &ReplicaSet) -> Selector {
-    Selector::new(&set.spec.selector)
-}
-
 /// Notes which sets to look at when something changes.
 fn listen(informers: &Informers, queue: &Queue<Key>) {
-    let sets = queue.clone();
-    informers
-        .replica_sets
-        .on_change(move |change: &Change<ReplicaSet>| sets.add(Key::of(&**change.object())));
-    let (pods, known) = (queue.clone(), informers.replica_sets.clone());
-    informers.pods.on_change(move |change: &Change<Pod>| {
-        let owner = |pod: &Pod| owner_of(&pod.metadata, "ReplicaSet");
-        if let Change::Updated { old, .. } = change
-            && let Some(set) = owner(old)
-        {
-            pods.add(set);
-        }
-        let pod = change.object();
-        if let Some(set) = owner(pod) {
-            pods.add(set);
-        } else if controller_of(&pod.metadata).is_none() {
-            // Someone may adopt it.
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            for set in known.in_namespace(namespace) {
-                if selector(&set).matches(pod.metadata.labels.as_ref()) {
-                    pods.add(Key::of(&*set));
-                }
-            }
-        }
-    });
+    let selector = |set: &ReplicaSet| Selector::new(&set.spec.selector);
+    let sets = ("ReplicaSet", &informers.replica_sets);
+    follow(sets, &informers.pods, selector, queue);
 }

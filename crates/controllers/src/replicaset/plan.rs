@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use stead_informer::semantics::pods::{has_ended, ready_since};
 
 use crate::owned::apps_reference;
 
@@ -26,8 +27,7 @@ pub(super) enum Plan<'p> {
 
 /// Whether a pod counts: it has not ended, and is not on its way out.
 pub(super) fn is_active(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Failed" | "Succeeded"))
+    pod.metadata.deletion_timestamp.is_none() && !has_ended(pod)
 }
 
 /// What a set with these active pods does.
@@ -93,20 +93,6 @@ fn restarts(pod: &Pod) -> i32 {
         .flat_map(|status| status.container_statuses.iter());
     let restarts = statuses.flatten().map(|status| status.restart_count);
     restarts.max().unwrap_or(0)
-}
-
-/// Since when a pod is ready, if it is.
-fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
-    Some(
-        ready
-            .last_transition_time
-            .as_ref()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-    )
 }
 
 /// When a pod is available: ready for as long as its set asks for.

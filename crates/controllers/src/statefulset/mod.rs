@@ -54,6 +54,7 @@ use self::observe::OwnPods;
 use self::state::Pod as SeenPod;
 use self::trouble::Trouble;
 use self::wrote::Wrote;
+use crate::owned::is_still_there;
 
 /// Sets that are looked at at a time.
 const WORKERS: usize = 16;
@@ -291,11 +292,8 @@ impl StatefulSets {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
-        let fresh = api
-            .get(name)
-            .await
-            .map_err(|error| api_error(format!("get set {name}"), error))?;
-        if fresh.metadata.uid == set.metadata.uid && fresh.metadata.deletion_timestamp.is_none() {
+        let is_there = is_still_there(&api, &set.metadata).await;
+        if is_there.map_err(|error| api_error(format!("get set {name}"), error))? {
             return Ok(());
         }
         let gone = kube::Error::Service(format!("set {name} is gone or on its way out").into());

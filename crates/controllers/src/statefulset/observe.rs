@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod as PodObject, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use stead_informer::semantics::pods::{condition, ready_since};
 
 use super::backoff::Backoff;
 use super::growth;
@@ -106,24 +107,6 @@ pub(super) fn revision_name(pod: &PodObject) -> &str {
         .and_then(|labels| labels.get(REVISION_LABEL))
         .map(String::as_str)
         .unwrap_or_default()
-}
-
-/// A condition of a pod.
-pub(super) fn condition<'p>(pod: &'p PodObject, kind: &str) -> Option<&'p PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_deref();
-    conditions?.iter().find(|condition| condition.type_ == kind)
-}
-
-/// Since when a pod is ready, if it is.
-fn ready_since(pod: &PodObject) -> Option<Timestamp> {
-    let ready = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
-    Some(
-        ready
-            .last_transition_time
-            .as_ref()
-            .map(|time| time.0)
-            .unwrap_or_default(),
-    )
 }
 
 /// When a ready pod will have been so for long enough, if that is still to come.

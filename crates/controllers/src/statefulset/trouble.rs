@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::explain::{Question, Which};
-use super::observe::condition;
+use stead_informer::semantics::pods::condition;
 
 /// How long after the end of its grace period a pod is said not to end.
 const ENDS_WITHIN: SignedDuration = SignedDuration::from_secs(10);
