@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("replays: any other difference is found", what_is_found),
     ("replays: events may be neither missing nor too many", events),
+    ("replays: sets may be scaled in fewer steps", scaling_at_once),
     ("replays: names of a run become placeholders", placeholders),
     (
         "replays: what is listed as different changes what is expected",
@@ -260,6 +261,27 @@ fn events() -> Result<()> {
         &["made ".to_owned()],
         &["an event too many: Set web Normal Made made c"],
     )
+}
+
+fn scaling_at_once() -> Result<()> {
+    let event = |text: &str| ["Deployment", "web", "Normal", "ScalingReplicaSet", text].map(str::to_owned);
+    let expected = [
+        event("Scaled up replica set b to 2 from 1"),
+        event("Scaled up replica set b to 3 from 2"),
+        event("Scaled down replica set a to 2 from 3"),
+    ];
+    let found = |texts: &[&str]| {
+        let actual: Vec<_> = texts.iter().map(|text| event(text)).collect();
+        compare_events(&expected, &actual, &[]).len()
+    };
+    let down = "Scaled down replica set a to 2 from 3";
+    let at_once = found(&["Scaled up replica set b to 3 from 1", down]);
+    let half = found(&["Scaled up replica set b to 2 from 1", down]);
+    let too_far = found(&["Scaled up replica set b to 4 from 1", down]);
+    let other = found(&["Scaled up replica set a to 3 from 1", down]);
+    let all = [at_once, half, too_far, other];
+    ensure!(all == [0, 1, 3, 3], "{all:?}");
+    Ok(())
 }
 
 fn placeholders() -> Result<()> {

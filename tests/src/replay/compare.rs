@@ -52,16 +52,52 @@ fn sorted(items: &[Value]) -> Vec<&Value> {
 }
 
 /// How events differ from those that are expected: kind, name, type, reason and message. Those whose message
-/// begins with one of `may_miss` may be missing.
+/// begins with one of `may_miss` may be missing. A Deployment may scale a set in one step where several are expected.
 pub fn compare_events(expected: &[[String; 5]], actual: &[[String; 5]], may_miss: &[String]) -> Vec<String> {
     let line = |event: &[String; 5]| event.join(" ");
     let may_be_missing = |event: &[String; 5]| may_miss.iter().any(|start| event[4].starts_with(start));
     let wanted: BTreeSet<_> = expected.iter().collect();
     let found: BTreeSet<_> = actual.iter().collect();
-    let missing = wanted.difference(&found).filter(|event| !may_be_missing(event));
+    let mut at_once = BTreeSet::new();
+    let mut surplus = Vec::new();
+    for event in found.difference(&wanted) {
+        match steps(&wanted, event) {
+            Some(steps) => at_once.extend(steps),
+            None => surplus.push(*event),
+        }
+    }
+    let missing = wanted
+        .difference(&found)
+        .filter(|event| !may_be_missing(event) && !at_once.contains(*event));
     let missing = missing.map(|event| format!("no event: {}", line(event)));
-    let surplus = found.difference(&wanted);
+    let surplus = surplus.into_iter();
     missing
         .chain(surplus.map(|event| format!("an event too many: {}", line(event))))
         .collect()
+}
+
+/// The expected steps that lead where an event of scaling leads at once.
+fn steps<'e>(wanted: &BTreeSet<&'e [String; 5]>, event: &[String; 5]) -> Option<BTreeSet<&'e [String; 5]>> {
+    let (what, end, mut at) = scaling(event)?;
+    let mut steps = BTreeSet::new();
+    while at != end {
+        let (step, to) = wanted.iter().find_map(|step| {
+            let (of, to, from) = scaling(step)?;
+            let is_next = of == what && from == at && !steps.contains(step);
+            is_next.then_some((*step, to))
+        })?;
+        steps.insert(step);
+        at = to;
+    }
+    Some(steps)
+}
+
+/// What is scaled in which direction, to what size, and from which.
+fn scaling(event: &[String; 5]) -> Option<(&str, u32, u32)> {
+    if event[3] != "ScalingReplicaSet" {
+        return None;
+    }
+    let (what, sizes) = event[4].split_once(" to ")?;
+    let (to, from) = sizes.split_once(" from ")?;
+    Some((what, to.parse().ok()?, from.parse().ok()?))
 }
