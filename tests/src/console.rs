@@ -162,6 +162,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("UUID", "ffffffff-ffff-ffff-ffff-ffffffffffff"),
     ("IP", "9+.9+.9+.9+"),
     ("DATE", "9999-99-99"),
+    ("TIME", "99:99:99.999+"),
     ("TIME", "99:99:99"),
 ];
 
