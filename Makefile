@@ -107,7 +107,7 @@ helm: ## install Helm, which the labs use, into ~/.cache/stead/bin
 labs: packages build helm ## the examples, as their READMEs say, through Helm and kubectl
 	@echo '===== make labs'
 	examples/images.sh >/dev/null
-	cargo test --release --package stead-tests --test labs
+	cargo test --release --workspace --test labs
 
 .PHONY: bench
 bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)

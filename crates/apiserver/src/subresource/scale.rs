@@ -19,11 +19,11 @@ const ATTEMPTS: usize = 8;
 pub(super) async fn serve(call: &Call<'_>, verb: Verb, body: &Bytes) -> Result<Response, ApiError> {
     let kind = ScaleKind::of(call.kind).ok_or_else(not_allowed)?;
     match verb {
-        Verb::Get => Ok(respond::value(
-            200,
-            call.accepted.encoding,
-            &to_scale(kind, &current(call)?.value()),
-        )),
+        Verb::Get => {
+            let object = current(call).map_err(|error| missing(call, error))?;
+            let scale = to_scale(kind, &object.value());
+            Ok(respond::value(200, call.accepted.encoding, &scale))
+        }
         Verb::Update => write(call, kind, body, "UpdateOptions").await,
         Verb::Patch => write(call, kind, body, "PatchOptions").await,
         _ => Err(not_allowed()),
@@ -75,6 +75,15 @@ async fn write(call: &Call<'_>, kind: ScaleKind, body: &Bytes, options: &str) ->
         }
     }
     Err(conflict(call))
+}
+
+/// Of most kinds the scale is not found, rather than the object.
+fn missing(call: &Call<'_>, error: ApiError) -> ApiError {
+    if error.code != 404 || call.kind.kind == "StatefulSet" {
+        return error;
+    }
+    let resource = format!("{}/scale", call.kind.plural);
+    ApiError::not_found(call.kind.group, &resource, &call.path.name)
 }
 
 /// A scale that names an object must name the one on the path.
