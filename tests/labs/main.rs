@@ -7,6 +7,7 @@ mod app_python_helm;
 mod app_python_hooks;
 mod app_python_parallel;
 mod app_python_php;
+mod theory;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("labs: app-python-php", || {
             lab("app-python-php", app_python_php::check)
         }),
+        ("labs: theory", || lab("theory", theory::check)),
     ];
     // One after another: all have the usual data directory, and so one name in the kernel's control groups, which
     // machines share here.
