@@ -31,8 +31,7 @@ fn main() -> ExitCode {
         }),
         ("labs: theory", || lab("theory", theory::check)),
     ];
-    // One after another: all have the usual data directory, and so one name in the kernel's control groups, which
-    // machines share here.
+    // One after another: all have the usual data directory, of which there is one at a time on a computer.
     stead_tests::main(&[], labs)
 }
 
