@@ -104,27 +104,44 @@ pub fn matches(expected: &[String], said: &str) -> bool {
 }
 
 /// A line without what differs from run to run: ages, times, addresses, the kernel's and generated numbers, uids
-/// and hashes of revisions, how wide columns are. Names, sizes, states and `2/3` stay.
+/// and hashes of revisions, how wide columns are, how often an event was seen. Names, sizes, states and `2/3` stay.
 pub fn shape(line: &str) -> String {
     for heading in ["LAST DEPLOYED:", "Last Started:", "Last Completed:"] {
         if line.starts_with(heading) {
             return heading.to_owned();
         }
     }
-    let words: Vec<String> = line.split_whitespace().map(shape_of_word).collect();
-    words.join(" ")
+    let mut shapes = Vec::new();
+    let mut words = line.split_whitespace();
+    while let Some(word) = words.next() {
+        // (x3 over 5s)
+        if word.starts_with("(x") && words.clone().next() == Some("over") {
+            words.nth(1);
+        } else {
+            shapes.push(shape_of_word(word));
+        }
+    }
+    shapes.join(" ")
 }
 
 fn shape_of_word(word: &str) -> String {
-    let is_number = word.chars().all(|char| char.is_ascii_digit() || char == '.');
-    if is_number && word.parse::<f64>().is_ok() {
-        return "N".to_owned();
+    let number = word.trim_matches(['(', ')', ',']);
+    let is_number = number.chars().all(|char| char.is_ascii_digit() || char == '.');
+    if is_number && number.parse::<f64>().is_ok() {
+        return word.replace(number, "N");
     }
     if is_age(word.trim_start_matches('(')) {
         return "AGE".to_owned();
     }
     if word.len() > 3 && word.chars().all(|char| "|-".contains(char)) {
         return "|-".to_owned();
+    }
+    // An image's id and size.
+    if word.len() == 12 && word.chars().all(|char| char.is_ascii_hexdigit()) {
+        return "ID".to_owned();
+    }
+    if let Some(size) = word.strip_suffix("MB").filter(|size| size.parse::<f64>().is_ok()) {
+        return word.replace(size, "N");
     }
     let mut shape = String::new();
     let mut rest = word;
@@ -239,7 +256,10 @@ impl<'m> Console<'m> {
         let bin = dir.path().join("bin");
         fs::create_dir(&bin)?;
         symlink(artifacts::stead()?, bin.join("stead"))?;
-        symlink(artifacts::helm()?, bin.join("helm"))?;
+        // Not every document needs it; one that does says so when it is not found.
+        if let Ok(helm) = artifacts::helm() {
+            symlink(helm, bin.join("helm"))?;
+        }
         symlink(kubectl::newest()?.path(), bin.join("kubectl"))?;
         Ok(Self { machine, dir })
     }
@@ -248,7 +268,7 @@ impl<'m> Console<'m> {
     /// from the project's folder. Where `STEAD_LABS_WRITE` is set, what they say is written into it.
     ///
     /// # Errors
-    /// When a command fails, but for one that is to say `Error…` or `error: …`; or says something else.
+    /// When a command fails, but for one that is to say so ([`is_error`]); or says something else.
     pub fn follow(&self, name: &str) -> Result<Vec<Said>> {
         let path = artifacts::root().join(name);
         let text = fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
@@ -284,9 +304,9 @@ impl<'m> Console<'m> {
             .run()?;
         let home = self.machine.dir().join("home").display().to_string();
         let text = outcome.stdout.replace(&home, "/root");
-        let is_error = |line: &str| line.starts_with("Error") || line.starts_with("error: ");
         if is_writing() {
             ensure!(outcome.code == 0 || text.lines().any(is_error), "{outcome}");
+            ensure!(!text.contains("error: timed out"), "{outcome}");
         } else {
             let fails = step.says.iter().any(|line| is_error(line));
             ensure!((outcome.code != 0) == fails, "{outcome}");
@@ -302,6 +322,18 @@ impl<'m> Console<'m> {
             text,
         })
     }
+}
+
+/// Whether a command that says this fails.
+fn is_error(line: &str) -> bool {
+    const BEGINNINGS: [&str; 5] = [
+        "Error",
+        "error: ",
+        "stead: ",
+        "The connection to the server ",
+        "The StatefulSet ",
+    ];
+    BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
 }
 
 fn is_writing() -> bool {
@@ -385,7 +417,10 @@ mod tests {
                 "| default | http://172.16.0.1:5000 |",
                 "| default | http://IP:5000 |",
             ),
+            ("process 220, web (249)", "process N, web (N)"),
+            ("busybox   1.36   1c65e2ea8a67   1.98MB", "busybox N ID NMB"),
             ("2026-11-26 01:22:41 ok", "DATE TIME ok"),
+            ("Warning 2s (x3 over 5s) kubelet", "Warning AGE kubelet"),
             ("|-----|------|", "|-"),
             ("LAST DEPLOYED: Thu Nov 26", "LAST DEPLOYED:"),
         ] {

@@ -68,8 +68,8 @@ fn table(place: &Place, status: &Status) -> String {
         }));
         text.push('\n');
         text += &columns(&rows);
-        text.push('\n');
     }
+    text.push('\n');
     if status.pods.is_empty() {
         text.push_str("pods     none");
         return text;
@@ -88,7 +88,6 @@ fn table(place: &Place, status: &Status) -> String {
             containers,
         ]);
     }
-    text.push('\n');
     text + &columns(&rows)
 }
 
