@@ -104,6 +104,8 @@ helm: ## install Helm, which the labs use, into ~/.cache/stead/bin
 	install -D "$$bin/helm" "$(STEAD_HELM)"
 
 .PHONY: labs
+# One looks at a page in a browser.
+labs: PACKAGES += chromium:chromium
 labs: packages build helm ## the examples, as their READMEs say, through Helm and kubectl
 	@echo '===== make labs'
 	examples/images.sh >/dev/null
