@@ -96,7 +96,7 @@ impl Registries {
 
 fn on_a_cluster_with_registries(test: fn(&Cluster, &Registries) -> Result<()>) -> Result<()> {
     let Some(program) = artifacts::registry() else {
-        println!("skipped: no docker-registry; `make registry` fetches it");
+        eprintln!("skipped: no docker-registry; `make registry` fetches it");
         return Ok(());
     };
     on_a_cluster(|cluster| test(cluster, &Registries::start(cluster.machine, &program)?))
