@@ -122,7 +122,7 @@ registry: ## fetch Debian's docker-registry, which tests pull images from, into 
 .PHONY: labs
 # One looks at a page in a browser.
 labs: PACKAGES += chromium:chromium
-labs: packages build helm ## the examples, as their READMEs say, through Helm and kubectl
+labs: packages build helm ## the examples and the tutorial, as they stand, through Helm and kubectl
 	@echo '===== make labs'
 	examples/images.sh >/dev/null
 	cargo test --release --workspace --test labs
