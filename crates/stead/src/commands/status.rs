@@ -69,11 +69,11 @@ fn table(place: &Place, status: &Status) -> String {
         text.push('\n');
         text += &columns(&rows);
     }
-    text.push('\n');
     if status.pods.is_empty() {
         text.push_str("pods     none");
         return text;
     }
+    text.push('\n');
     let mut rows = vec![["NAMESPACE", "POD", "SHIM", "CONTAINERS"].map(str::to_owned)];
     for pod in &status.pods {
         let containers = pod
