@@ -398,6 +398,11 @@ impl ApiError {
     /// 422 with every field's error.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &Errors) -> ApiError {
         let mut details = object_details(name, group, kind);
+        if kind.is_empty()
+            && let Some(details) = details.as_object_mut()
+        {
+            details.remove("kind");
+        }
         details["causes"] = errors
             .iter()
             .map(|error| json!({"reason": error.problem.reason(), "message": error.body(), "field": error.field}))

@@ -20,6 +20,7 @@ use super::prepare::{
 };
 use super::read::{closed, current, show, view};
 use crate::admission;
+use crate::authz;
 use crate::body::{self, Expected, Received};
 use crate::options::WriteOptions;
 use crate::respond;
@@ -167,6 +168,7 @@ pub(crate) async fn create_object(
         }
         let namespace = admission::namespace_for_create(call, &new)?;
         admission::mutate_create(call, &mut new)?;
+        authz::check_escalation(call, &new, None)?;
         prepare_create(kind, &mut new, warnings)?;
         let object_key = key::object(kind, meta::namespace(&new), meta::name(&new));
         let allocation = services::allocate(call, &mut new, None)?;
@@ -222,6 +224,7 @@ pub(crate) async fn write_update(
     keep_parts(kind, &mut new, before, change);
     if change == Change::Main {
         admission::mutate_update(call, &mut new, before)?;
+        authz::check_escalation(call, &new, Some(before))?;
     }
     prepare_update(kind, &mut new, before, change)?;
     validate_update(call, &new, before, change)?;
