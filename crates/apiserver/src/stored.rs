@@ -226,7 +226,7 @@ impl Object {
         })
     }
 
-    /// It as a role or binding; parsed at the first call.
+    /// It as something that the server itself goes by; parsed at the first call.
     pub(crate) fn policy(&self) -> &Policy {
         self.policy.get_or_init(|| Box::new(Policy::read(&self.value())))
     }

@@ -25,6 +25,7 @@ mod same;
 mod secret;
 mod service_account;
 mod volume_source;
+mod webhook;
 mod workload;
 
 pub mod binding;
@@ -61,6 +62,8 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &secret::KIND,
         &service::KIND,
         &service_account::KIND,
+        &webhook::MUTATING,
+        &webhook::VALIDATING,
         &controller_revision::KIND,
         &deployment::KIND,
         &replica_set::KIND,

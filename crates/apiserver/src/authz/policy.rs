@@ -6,23 +6,28 @@ use stead_api::error::{ApiError, quote};
 use stead_api::kinds::rbac::GROUP;
 
 use super::rules::Rule;
+use crate::admission::webhook::Hook;
 use crate::identity::Identity;
 use crate::server::Inner;
 use crate::stored::{Stored, key};
 
-/// What matters of a stored role or binding.
+/// What matters of a stored object that the server itself goes by.
 pub(crate) enum Policy {
     /// A role's rules.
     Role(Vec<Rule>),
     /// A binding.
     Binding(Binding),
+    /// Webhooks of a configuration.
+    Webhooks(Vec<Hook>),
 }
 
 impl Policy {
-    /// Reads an object: a binding where it names a role.
+    /// Reads a role, a binding or a configuration of webhooks.
     pub(crate) fn read(object: &Value) -> Policy {
         if object["roleRef"].is_object() {
             Policy::Binding(Binding::deserialize(object).unwrap_or_default())
+        } else if object["webhooks"].is_array() {
+            Policy::Webhooks(Hook::read(object))
         } else {
             Policy::Role(rules(object))
         }
@@ -166,7 +171,7 @@ impl Inner {
                 let enough = match self.role(&binding.role_ref, own) {
                     Ok(role) => match role.policy() {
                         Policy::Role(rules) => visit(Found::Rules(rules, &|| binding.reason(subject))),
-                        Policy::Binding(_) => false,
+                        _ => false,
                     },
                     Err(_) => visit(Found::Missing(format!(
                         "{}.{GROUP} {} not found",
