@@ -71,6 +71,6 @@ func (r Reviewer) review(asked *request) *response {
 	if err != nil {
 		return &response{Status: &status{Message: err.Error()}}
 	}
-	log.Printf("%s: an agent with the role %q, for %d secrets", name, injected.Role, injected.Secrets)
+	log.Printf("%s: an agent with the role %q; secrets: %d", name, injected.Role, injected.Secrets)
 	return &response{Allowed: true, Patch: patch, PatchType: "JSONPatch", Warnings: injected.Warnings}
 }
