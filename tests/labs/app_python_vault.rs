@@ -60,7 +60,14 @@ pub(crate) fn check(said: &[Said]) -> Result<()> {
     let first = "postgresql://db-readonly-username:db-secret-password@postgres:5432/visits\n";
     ensure!(secrets[0] == first.repeat(2), "{secrets:?}");
     let second = "postgresql://another-username:another-password@postgres:5432/visits\n";
-    ensure!(secrets[1] == second, "{secrets:?}");
+    let renewed = all(said, "grep another");
+    ensure!(renewed == [second.repeat(2)], "{renewed:?}");
+    let accounts = all(said, "$POD/account").concat();
+    ensure!(
+        accounts
+            == "app-python-0 signs in as db-readonly-username\napp-python-0 signs in as another-username\n",
+        "{accounts}"
+    );
 
     // What was counted, and what Vault knew, is there again.
     let counts = numbers(all(said, "cat /assets/visits;")[0])?;
