@@ -78,7 +78,7 @@ app_php() {
 
 # Builds the Go program of the folder $1 as the file $2; further words are for `go build`.
 go_build() {
-    command -v go >/dev/null || fail "there is no Go to build $1 with: install Debian's golang"
+    command -v go >/dev/null || fail "there is no Go to build $1 with: install version 1.24 or newer"
     mkdir -p "$(dirname "$2")"
     # Its checksums are in go.sum. Written aside, so that an interrupted build leaves nothing.
     CGO_ENABLED=0 go -C "$1" build -trimpath "${@:3}" -o "$(realpath "$2").new" . >&2 || fail "cannot build $1"

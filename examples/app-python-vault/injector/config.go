@@ -13,7 +13,7 @@ func config(wishes Wishes, endsThen bool) map[string]any {
 	if wishes.RenderInterval != "" {
 		rendering["static_secret_render_interval"] = wishes.RenderInterval
 	}
-	return map[string]any{
+	config := map[string]any{
 		"auto_auth": map[string]any{
 			"method": map[string]any{
 				"type":       "kubernetes",
@@ -27,9 +27,13 @@ func config(wishes Wishes, endsThen bool) map[string]any {
 		"exit_after_auth": endsThen,
 		"pid_file":        homeDir + "/.pid",
 		"vault":           map[string]any{"address": wishes.Address, "tls_skip_verify": wishes.SkipVerify},
-		"template":        templates,
 		"template_config": rendering,
 	}
+	// One without secrets only logs in. It would not take an empty list.
+	if len(templates) > 0 {
+		config["template"] = templates
+	}
+	return config
 }
 
 func encode(config []byte) string { return base64.StdEncoding.EncodeToString(config) }

@@ -135,6 +135,16 @@ func TestTheAgentIsToldWhatToWrite(t *testing.T) {
 	}
 }
 
+func TestAnAgentWithoutSecretsHasNoTemplates(t *testing.T) {
+	wishes, err := ReadWishes(asks(), defaults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if templates, ok := config(wishes, false)["template"]; ok {
+		t.Errorf("%v", templates)
+	}
+}
+
 func TestUnknownAnnotationsAreWarnedOf(t *testing.T) {
 	injected := inject(t, pod(asks("agent-cache-enable", "true")))
 	if len(injected.Warnings) != 1 || !strings.Contains(injected.Warnings[0], "agent-cache-enable") {
