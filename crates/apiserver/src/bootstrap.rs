@@ -99,7 +99,7 @@ impl ApiServer {
     /// Keeps house until the server is closed.
     pub fn run<'a>(&'a self) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.inner.expire_events().await;
+            futures::join!(self.inner.expire_events(), self.aggregate_roles());
         })
     }
 
@@ -172,7 +172,12 @@ impl ApiServer {
         }
     }
 
-    async fn call(&self, method: Method, path: &str, object: &Value) -> Result<(StatusCode, String), String> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        object: &Value,
+    ) -> Result<(StatusCode, String), String> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)

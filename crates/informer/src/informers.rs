@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
@@ -72,8 +71,6 @@ informers! {
     revisions: ControllerRevision,
     /// HorizontalPodAutoscalers.
     autoscalers: HorizontalPodAutoscaler,
-    /// ClusterRoles.
-    cluster_roles: ClusterRole,
     /// Services.
     services: Service,
     /// Endpoints.

@@ -3,6 +3,7 @@
 //! Members of `system:masters` and the parts of the system itself (by the names and groups upstream
 //! gives them) may do everything; everyone else what roles that are bound to them grant.
 
+mod aggregation;
 pub(crate) mod defaults;
 mod escalation;
 mod policy;

@@ -90,24 +90,37 @@ impl Case {
     /// Reads the file of an area.
     pub(crate) fn read(area: &str, text: &str) -> Result<Case, serde_json::Error> {
         Ok(match area {
-            "api" => {
-                #[derive(Deserialize)]
-                struct File {
-                    steps: Vec<Step>,
-                    #[serde(default)]
-                    webhook: Scripts,
-                }
-                let File { steps, webhook } = serde_json::from_str(text)?;
-                Case {
-                    namespace: "case",
-                    steps,
-                    webhooks: webhook,
-                }
-            }
+            "api" => played("case", serde_json::from_str(text)?),
             "tables" => table(serde_json::from_str(text)?),
             "discovery" => discovery(serde_json::from_str(text)?),
-            _ => one_request(serde_json::from_str(text)?),
+            _ => match serde_json::from_str(text)? {
+                File::Steps(script) => played(GOLDEN, script),
+                File::Request(request) => one_request(request),
+            },
         })
+    }
+}
+
+/// Steps, and what the webhooks that they meet say.
+#[derive(Deserialize)]
+struct Script {
+    steps: Vec<Step>,
+    #[serde(default)]
+    webhook: Scripts,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum File {
+    Steps(Script),
+    Request(OneRequest),
+}
+
+fn played(namespace: &'static str, script: Script) -> Case {
+    Case {
+        namespace,
+        steps: script.steps,
+        webhooks: script.webhook,
     }
 }
 

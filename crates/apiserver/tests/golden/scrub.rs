@@ -81,6 +81,9 @@ impl Scrub<'_> {
                 .iter_mut()
                 .for_each(|column| column["description"] = Value::Null);
         }
+        if value["fieldsType"].is_string() {
+            value["time"] = Value::Null;
+        }
         if let Some(metadata) = value["metadata"].as_object_mut() {
             for (field, keep) in [
                 ("uid", ""),
