@@ -167,12 +167,13 @@ impl DeploymentsController {
     async fn own_sets(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Refused> {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let dependents = Dependents {
-            kind: "Deployment",
+            kind: ("apps/v1", "Deployment"),
             owner: &deployment.metadata,
             owners: Api::<Deployment>::namespaced(self.client.clone(), namespace),
             selector: &deployment.spec.selector,
             api: Api::namespaced(self.client.clone(), namespace),
             written: &self.wrote_sets,
+            finalizer: None,
             is_wanted: |_| true,
         };
         dependents

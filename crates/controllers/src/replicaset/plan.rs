@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use stead_informer::semantics::pods::{has_ended, ready_since};
 
-use crate::owned::apps_reference;
+use crate::owned::owner_reference;
 
 /// The most pods that are made or deleted in one look.
 const BURST: usize = 500;
@@ -26,7 +26,7 @@ pub(super) enum Plan<'p> {
 }
 
 /// Whether a pod counts: it has not ended, and is not on its way out.
-pub(super) fn is_active(pod: &Pod) -> bool {
+pub(crate) fn is_active(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && !has_ended(pod)
 }
 
@@ -44,7 +44,7 @@ pub(super) fn plan<'p>(set: &ReplicaSet, active: &[&'p Pod]) -> Plan<'p> {
 
 /// The pods that are missed least: those that do nothing yet, then those that are cheap to lose, crowd a node, or
 /// are young.
-fn first_to_go<'p>(active: &[&'p Pod], count: usize) -> Vec<&'p Pod> {
+pub(crate) fn first_to_go<'p>(active: &[&'p Pod], count: usize) -> Vec<&'p Pod> {
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in active {
         *on_node.entry(node(pod)).or_default() += 1;
@@ -114,7 +114,7 @@ pub(super) fn new_pod(set: &ReplicaSet) -> Pod {
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
-            owner_references: Some(vec![apps_reference("ReplicaSet", &set.metadata)]),
+            owner_references: Some(vec![owner_reference(("apps/v1", "ReplicaSet"), &set.metadata)]),
             ..ObjectMeta::default()
         },
         spec: Some(template.spec.unwrap_or_default()),

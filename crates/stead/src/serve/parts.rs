@@ -12,6 +12,7 @@ use stead_controllers::deployment::DeploymentsController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
 use stead_controllers::inventory::Inventory;
+use stead_controllers::job::JobsController;
 use stead_controllers::loadbalancers::LoadBalancersController;
 use stead_controllers::namespaces::NamespacesController;
 use stead_controllers::nodes::NodesController;
@@ -105,6 +106,12 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "replicaset-controller", None),
+        )
+        .run(shutdown.clone()),
+        JobsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "job-controller", None),
         )
         .run(shutdown.clone()),
         EndpointsController::new(
