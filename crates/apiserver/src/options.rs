@@ -92,6 +92,17 @@ pub(crate) enum Propagation {
     Orphan,
 }
 
+impl Propagation {
+    /// As options name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        }
+    }
+}
+
 /// Options of deletes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DeleteOptions {

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
@@ -74,6 +75,8 @@ informers! {
     revisions: ControllerRevision,
     /// HorizontalPodAutoscalers.
     autoscalers: HorizontalPodAutoscaler,
+    /// ClusterRoles.
+    cluster_roles: ClusterRole,
     /// Services.
     services: Service,
     /// Endpoints.

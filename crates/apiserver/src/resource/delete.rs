@@ -14,6 +14,7 @@ use super::list::{answer, page};
 use super::read::{closed, show, view};
 use super::write::{commit_error, modified};
 use crate::admission;
+use crate::admission::webhook::Write as Webhooks;
 use crate::body::{media_type, yaml_to_json};
 use crate::options::{DeleteOptions, ListOptions, Propagation, delete_body};
 use crate::respond;
@@ -49,21 +50,21 @@ pub(crate) enum Removal {
 pub(crate) async fn delete(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
     let options = DeleteOptions::parse(call.query, parse_body(call, body)?)?;
     let name = call.path.name.as_str();
-    let (object, gone) = remove(call, &call.path.namespace, name, &options).await?;
-    let mut response = if gone && !RETURNED.contains(&call.kind.plural) {
-        let status = success(call.kind, &object);
-        respond::value(200, call.accepted.encoding, &status)
-    } else {
-        show(call, 200, &object)?
-    };
+    let mut warnings = Vec::new();
     if call.kind.orphans_dependents && options.propagation.is_none() {
-        let warning = format!(
+        warnings.push(format!(
             "child pods are preserved by default when {} are deleted; set propagationPolicy=Background to remove \
              them or set propagationPolicy=Orphan to suppress this warning",
             call.kind.plural
-        );
-        respond::warn(&mut response, &[warning]);
+        ));
     }
+    let (object, gone) = remove(call, &call.path.namespace, name, &options, &mut warnings).await?;
+    let mut response = if gone && !RETURNED.contains(&call.kind.plural) {
+        respond::value(200, call.accepted.encoding, &success(call.kind, &object))
+    } else {
+        show(call, 200, &object)?
+    };
+    respond::warn(&mut response, &warnings);
     Ok(response)
 }
 
@@ -72,14 +73,18 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &Bytes) -> Result<R
     let options = DeleteOptions::parse(call.query, parse_body(call, body)?)?;
     let list = ListOptions::parse(call.query, call.kind, false)?;
     let page = page(call.server, call.kind, &call.path.namespace, &list).await?;
+    let mut warnings = Vec::new();
     for object in &page.items {
         let object = object.value();
-        match remove(call, meta::namespace(&object), meta::name(&object), &options).await {
+        let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+        match remove(call, namespace, name, &options, &mut warnings).await {
             Err(error) if error.code != 404 => return Err(error),
             _ => {}
         }
     }
-    answer(call, &page)
+    let mut response = answer(call, &page)?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 fn parse_body(call: &Call<'_>, body: &Bytes) -> Result<Option<Value>, ApiError> {
@@ -123,6 +128,7 @@ pub(crate) async fn remove(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
+    warnings: &mut Vec<String>,
 ) -> Result<(Value, bool), ApiError> {
     let kind = call.kind;
     admission::check_delete(call, name)?;
@@ -132,6 +138,9 @@ pub(crate) async fn remove(
         let stored: Stored = call.server.store.get(&object_key).ok_or_else(not_found)?.value;
         let object = view(kind, &stored);
         check_preconditions(kind, &object, options)?;
+        if let Some(webhooks) = Webhooks::deletion(call, &object, options) {
+            Box::pin(webhooks.validate(None, warnings)).await?;
+        }
         let condition = Condition::Unchanged(stored.revision());
         let (txn, gone) = match plan(kind, &object, options, Timestamp::now()) {
             Removal::Unchanged => return Ok((object, false)),

@@ -83,16 +83,8 @@ pub(super) fn check_patched_kind(patched: &Value, kind: &Kind) -> Result<(), Api
         patched.to_string().as_str(),
         &why,
     );
-    Err(invalid_patch(&errors))
-}
-
-/// 422 for what a patch makes of an object. It names neither object nor kind.
-fn invalid_patch(errors: &Errors) -> ApiError {
-    let mut error = ApiError::invalid("", "", "", errors);
-    if let Some(details) = error.details.as_mut().and_then(Value::as_object_mut) {
-        details.remove("kind");
-    }
-    error
+    // It names neither object nor kind.
+    Err(ApiError::invalid("", "", "", &errors))
 }
 
 /// What the patch did not bring is not held against it.
@@ -113,6 +105,6 @@ pub(super) fn decode_patched(
             name.as_str(),
             &error.message,
         );
-        invalid_patch(&errors)
+        ApiError::invalid("", "", "", &errors)
     })
 }

@@ -20,6 +20,8 @@ use super::prepare::{
 };
 use super::read::{closed, current, show, view};
 use crate::admission;
+use crate::admission::webhook::Write as Webhooks;
+use crate::authz;
 use crate::body::{self, Expected, Received};
 use crate::options::WriteOptions;
 use crate::respond;
@@ -167,7 +169,16 @@ pub(crate) async fn create_object(
         }
         let namespace = admission::namespace_for_create(call, &new)?;
         admission::mutate_create(call, &mut new)?;
+        let webhooks = Webhooks::new(call, Change::Main, None, options.dry_run);
+        if let Some(webhooks) = &webhooks {
+            let again = |new: &mut Value| admission::mutate_create(call, new);
+            Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
+        }
+        authz::check_escalation(call, &new, None)?;
         prepare_create(kind, &mut new, warnings)?;
+        if let Some(webhooks) = &webhooks {
+            Box::pin(webhooks.validate(Some(&new), warnings)).await?;
+        }
         let object_key = key::object(kind, meta::namespace(&new), meta::name(&new));
         let allocation = services::allocate(call, &mut new, None)?;
         if options.dry_run {
@@ -220,14 +231,29 @@ pub(crate) async fn write_update(
     (kind.logic.set_defaults)(&mut new).map_err(broken)?;
     keep_metadata(&mut new, before);
     keep_parts(kind, &mut new, before, change);
+    let webhooks = Webhooks::new(call, change, Some(before), options.dry_run);
     if change == Change::Main {
         admission::mutate_update(call, &mut new, before)?;
+    }
+    if let Some(webhooks) = &webhooks {
+        let again = |new: &mut Value| {
+            keep_metadata(new, before);
+            keep_parts(kind, new, before, change);
+            Ok(())
+        };
+        Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
+    }
+    if change == Change::Main {
+        authz::check_escalation(call, &new, Some(before))?;
     }
     prepare_update(kind, &mut new, before, change)?;
     validate_update(call, &new, before, change)?;
     if change == Change::Main {
         admission::check_update(call, &new, before)?;
         warnings.extend((kind.logic.warnings)(&new, Some(before)).map_err(broken)?);
+    }
+    if let Some(webhooks) = &webhooks {
+        Box::pin(webhooks.validate(Some(&new), warnings)).await?;
     }
     let allocation = services::allocate(call, &mut new, Some(before))?;
     let object_key = call.key();

@@ -31,8 +31,18 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     if !delete.dry_run {
         mark(call).await?;
     }
-    remove(call, &call.path.namespace, &call.path.name, &delete).await?;
-    Ok(success(call))
+    let mut warnings = Vec::new();
+    remove(
+        call,
+        &call.path.namespace,
+        &call.path.name,
+        &delete,
+        &mut warnings,
+    )
+    .await?;
+    let mut response = success(call);
+    crate::respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// Says in the pod's status why it goes.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::hooks::Scripts;
 use crate::sent::Sent;
 
 /// The namespace that the areas besides `api` were recorded in.
@@ -15,6 +16,7 @@ const TABLE: &str = "application/json;as=Table;g=meta.k8s.io;v=v1";
 pub(crate) struct Case {
     pub(crate) namespace: &'static str,
     pub(crate) steps: Vec<Step>,
+    pub(crate) webhooks: Scripts,
 }
 
 /// A request and what is to come of it.
@@ -92,10 +94,14 @@ impl Case {
                 #[derive(Deserialize)]
                 struct File {
                     steps: Vec<Step>,
+                    #[serde(default)]
+                    webhook: Scripts,
                 }
+                let File { steps, webhook } = serde_json::from_str(text)?;
                 Case {
                     namespace: "case",
-                    steps: serde_json::from_str::<File>(text)?.steps,
+                    steps,
+                    webhooks: webhook,
                 }
             }
             "tables" => table(serde_json::from_str(text)?),
@@ -139,6 +145,7 @@ fn one_request(file: OneRequest) -> Case {
     Case {
         namespace: GOLDEN,
         steps,
+        webhooks: Scripts::new(),
     }
 }
 
@@ -183,6 +190,7 @@ fn table(mut file: Table) -> Case {
             pick,
             ..Step::default()
         }],
+        webhooks: Scripts::new(),
     }
 }
 
@@ -243,5 +251,6 @@ fn discovery(body: Value) -> Case {
             only,
             ..Step::default()
         }],
+        webhooks: Scripts::new(),
     }
 }

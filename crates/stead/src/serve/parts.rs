@@ -8,6 +8,7 @@ use kube::Client;
 use stead_apiserver::Identity;
 use stead_apiserver::pki::Pki;
 use stead_controllers::autoscaler::AutoscalersController;
+use stead_controllers::clusterroles::ClusterRolesController;
 use stead_controllers::deployment::DeploymentsController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
@@ -127,6 +128,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             recorder(&manager, "horizontal-pod-autoscaler", None),
         )
         .run(shutdown.clone()),
+        ClusterRolesController::new(manager.clone(), &informers).run(shutdown.clone()),
         GarbageCollector::new(
             manager.clone(),
             &inventory,
