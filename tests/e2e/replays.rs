@@ -24,6 +24,7 @@ const CASES: &[&str] = &[
     "statefulset-",
     "deployment-",
     "replicaset-",
+    "job-",
     "hpa-",
     "pv-",
     "gc-",

@@ -12,10 +12,12 @@ use super::pods::is_made_up;
 const FIELDS: &[(&str, &[&str])] = &[
     ("configmaps", &["data"]),
     ("controllerrevisions", &["revision", "data"]),
+    ("cronjobs", &["status"]),
     ("deployments", &["status"]),
     ("endpoints", &["subsets"]),
     ("endpointslices", &["endpoints", "ports", "addressType"]),
     ("horizontalpodautoscalers", &["status"]),
+    ("jobs", &["spec.suspend", "status"]),
     ("leases", &["spec"]),
     ("namespaces", &["spec.finalizers", "status"]),
     (
@@ -42,6 +44,23 @@ const DROPPED: &[&str] = &[
     "nodeName",
     "observedGeneration",
     "endpoints.kubernetes.io/last-change-trigger-time",
+];
+
+/// Fields whose time is different in every run.
+const TIMES: &[&str] = &[
+    "batch.kubernetes.io/cronjob-scheduled-timestamp",
+    "completionTime",
+    "lastScheduleTime",
+    "lastSuccessfulTime",
+    "renewTime",
+    "startTime",
+];
+
+/// Fields whose uid is different in every run.
+const UIDS: &[&str] = &[
+    "batch.kubernetes.io/controller-uid",
+    "controller-uid",
+    "kubernetes.io/service-account.uid",
 ];
 
 /// What is shown of an object of a kind; `fields` instead of the usual ones.
@@ -94,8 +113,8 @@ fn tidy(value: Value) -> Option<Value> {
                     return None;
                 }
                 let value = match name.as_str() {
-                    "renewTime" => json!("<time>"),
-                    "kubernetes.io/service-account.uid" => json!("<uid>"),
+                    _ if TIMES.contains(&name.as_str()) && value.is_string() => json!("<time>"),
+                    _ if UIDS.contains(&name.as_str()) => json!("<uid>"),
                     _ => tidy(value)?,
                 };
                 Some((name, value))
