@@ -222,6 +222,13 @@ impl<'a> Run<'a> {
                 );
             };
             seen.extend(self.pods.change(&kind, &pod, &mut self.names));
+            if let Some(bounds) = step.bounds {
+                let (active, ready) = self.pods.counts();
+                ensure!(
+                    active <= bounds.max_active && ready >= bounds.min_ready,
+                    "{active} pods, {ready} of them ready, which is not within {bounds:?}: {seen:?}"
+                );
+            }
         }
         Ok(())
     }

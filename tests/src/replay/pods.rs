@@ -54,6 +54,12 @@ struct Seen {
 }
 
 impl Pods {
+    /// How many pods are there and neither ended nor on their way out, and how many of them are ready.
+    pub fn counts(&self) -> (usize, usize) {
+        let active = || self.0.values().filter(|pod| !pod.terminating && !pod.ended);
+        (active().count(), active().filter(|pod| pod.ready).count())
+    }
+
     /// What a change of a pod means. What happens to a pod that is on its way out is not told, but its end.
     pub fn change(&mut self, kind: &str, pod: &Value, names: &mut Names) -> Vec<PodEvent> {
         let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);

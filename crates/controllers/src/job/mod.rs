@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::pod::is_tracked;
 use crate::owned::{Dependents, follow};
 use crate::refused::{Refused, is_conflict, is_not_found};
-use crate::written::Written;
+use crate::written::{STALE, Written};
 
 /// Jobs that are looked at at a time.
 const WORKERS: usize = 16;
@@ -103,8 +103,9 @@ impl JobsController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, Refused> {
-        self.wrote_jobs.caught_up().await;
-        self.wrote_pods.caught_up().await;
+        if !self.wrote_jobs.caught_up().await || !self.wrote_pods.caught_up().await {
+            return Ok(Reconciled::Again(STALE));
+        }
         let Some(job) = self.informers.jobs.get(key) else {
             return Ok(Reconciled::Done);
         };

@@ -19,7 +19,7 @@ pub(crate) use self::plan::{first_to_go, is_active};
 use crate::owned::{Dependents, follow};
 use crate::pods::PodControl;
 use crate::refused::Refused;
-use crate::written::Written;
+use crate::written::{STALE, Written};
 
 /// Sets that are looked at at a time.
 const WORKERS: usize = 16;
@@ -74,26 +74,26 @@ impl ReplicaSetsController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, Refused> {
-        self.wrote_sets.caught_up().await;
-        self.wrote_pods.caught_up().await;
+        if !self.wrote_sets.caught_up().await || !self.wrote_pods.caught_up().await {
+            return Ok(Reconciled::Again(STALE));
+        }
         let Some(set) = self.informers.replica_sets.get(key) else {
             return Ok(Reconciled::Done);
         };
         let pods = self.own_pods(&set).await?;
-        let active: Vec<&Pod> = pods
-            .iter()
-            .map(|pod| &**pod)
-            .filter(|pod| is_active(pod))
-            .collect();
+        let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).collect();
+        let now = Timestamp::now();
+        let plan = plan(&set, &pods, now);
         let control = PodControl::new(&self.client, reference(&*set), &self.wrote_pods, &self.recorder);
-        let outcome = match plan(&set, &active) {
+        let outcome = match &plan {
             Plan::Create(count) => {
                 let pod = plan::new_pod(&set);
-                let (_, outcome) = control.create(&vec![&pod; count]).await;
+                let (_, outcome) = control.create(&vec![&pod; *count]).await;
                 outcome.map_err(|error| ("FailedCreate", error))
             }
+            Plan::Wait(_) => Ok(()),
             Plan::Delete(pods) => control
-                .delete(&pods)
+                .delete(pods)
                 .await
                 .map_err(|error| ("FailedDelete", error)),
         };
@@ -101,8 +101,7 @@ impl ReplicaSetsController {
             .as_ref()
             .err()
             .map(|(reason, error)| (*reason, error.cause()));
-        let now = Timestamp::now();
-        let (status, next) = plan::status(&set, &active, failure, now);
+        let (status, next) = plan::status(&set, &pods, failure, now);
         if plan::differs(&set.status.clone().unwrap_or_default(), &status) {
             let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
             let mut updated = ReplicaSet::clone(&set);
@@ -114,10 +113,18 @@ impl ReplicaSetsController {
                 .settle(written, format!("update the status of {key}"))?;
         }
         outcome.map_err(|(_, error)| error)?;
-        Ok(next.map_or(Reconciled::Done, |at| {
-            let wait = at.duration_since(now);
-            Reconciled::Again(Duration::try_from(wait).unwrap_or_default())
-        }))
+        let retry = match plan {
+            Plan::Wait(until) => Some(until),
+            _ => None,
+        };
+        Ok(next
+            .into_iter()
+            .chain(retry)
+            .min()
+            .map_or(Reconciled::Done, |at| {
+                let wait = at.duration_since(now);
+                Reconciled::Again(Duration::try_from(wait).unwrap_or_default())
+            }))
     }
 
     /// The set's pods, after adopting and releasing what is to be.
