@@ -278,7 +278,9 @@ impl<'a> Run<'a> {
         let last = words.next().unwrap_or_default();
         let Some(items) = answer.body.get("items").and_then(Value::as_array) else {
             let kind = words.next().unwrap_or_default();
-            return Ok(self.names.scrub(shown(kind, &answer.body, fields)));
+            return Ok(self
+                .names
+                .scrub(shown(kind, &answer.body, fields, self.case.pods)));
         };
         let is_shown = |item: &&Value| {
             let name = item
@@ -287,7 +289,7 @@ impl<'a> Run<'a> {
                 .unwrap_or_default();
             (!mine || name.starts_with(&self.names.namespace)) && (all || name != "kube-root-ca.crt")
         };
-        let shown = |item: &Value| self.names.scrub(shown(last, item, fields));
+        let shown = |item: &Value| self.names.scrub(shown(last, item, fields, self.case.pods));
         Ok(items.iter().filter(is_shown).map(shown).collect())
     }
 

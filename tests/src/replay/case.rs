@@ -68,7 +68,7 @@ pub enum See {
         /// Also the certificates that every namespace has.
         #[serde(default)]
         all: bool,
-        /// The fields to show instead of the usual ones.
+        /// The fields to show beside the usual ones.
         fields: Option<Vec<String>>,
     },
 }

@@ -37,7 +37,7 @@ impl fmt::Display for All {
 }
 
 /// Says whether no program of this machine waits at a port of a protocol.
-pub type IsFree = Arc<dyn Fn(&str, u16) -> bool + Send + Sync>;
+pub type IsFree = Arc<plan::IsFree>;
 
 /// When to look again at ports that programs have: nobody tells when they let go of them.
 const PROGRAMS: Duration = Duration::from_secs(30);

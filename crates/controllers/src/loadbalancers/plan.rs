@@ -47,10 +47,13 @@ fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
     spec.flat_map(|spec| spec.ports.iter().flatten())
 }
 
+/// Says whether no program of this machine waits at a port of a protocol.
+pub(super) type IsFree = dyn Fn(&str, u16) -> bool + Send + Sync;
+
 /// Who has which ports of this machine, where Services are opened by them.
 struct HostPorts<'a> {
     /// Says whether no program has a port.
-    is_free: &'a (dyn Fn(&str, u16) -> bool + Send + Sync),
+    is_free: &'a IsFree,
     taken: BTreeMap<(String, i32), Key>,
 }
 
@@ -112,7 +115,7 @@ fn protocol(port: &ServicePort) -> &str {
 pub(super) fn plan(
     services: &[Arc<Service>],
     pool: &RangeInclusive<Ipv4Addr>,
-    exposed: Option<&(dyn Fn(&str, u16) -> bool + Send + Sync)>,
+    exposed: Option<&IsFree>,
 ) -> Vec<(Arc<Service>, Step)> {
     let mut taken: BTreeMap<Ipv4Addr, Key> = BTreeMap::new();
     for service in services.iter().filter(|service| wants(service)) {
@@ -239,7 +242,7 @@ mod tests {
 
     fn planned_on(services: &[Arc<Service>], programs: Option<&[u16]>) -> Vec<(String, Step)> {
         let is_free = |_: &str, port: u16| !programs.unwrap_or_default().contains(&port);
-        let exposed = programs.map(|_| &is_free as &(dyn Fn(&str, u16) -> bool + Send + Sync));
+        let exposed = programs.map(|_| &is_free as &IsFree);
         let steps = plan(services, &pool(), exposed).into_iter();
         steps
             .map(|(service, step)| (service.metadata.name.clone().unwrap_or_default(), step))
