@@ -106,7 +106,8 @@ helm: ## install Helm, which the labs use, into ~/.cache/stead/bin
 .PHONY: labs
 labs: packages build helm ## the examples, as their READMEs say, through Helm and kubectl
 	@echo '===== make labs'
-	examples/images.sh >/dev/null
+	examples/images.sh app-python app-php busybox openbao agent-injector >/dev/null
+	go -C examples/app-python-vault/injector test ./...
 	cargo test --release --workspace --test labs
 
 .PHONY: bench

@@ -7,6 +7,7 @@ mod app_python_helm;
 mod app_python_hooks;
 mod app_python_parallel;
 mod app_python_php;
+mod app_python_vault;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
         }),
         ("labs: app-python-php", || {
             lab("app-python-php", app_python_php::check)
+        }),
+        ("labs: app-python-vault", || {
+            lab("app-python-vault", app_python_vault::check)
         }),
     ];
     // One after another: all have the usual data directory, and so one name in the kernel's control groups, which

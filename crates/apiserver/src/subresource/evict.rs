@@ -10,7 +10,7 @@ use stead_api::meta;
 
 use super::success;
 use crate::body::{self, Expected};
-use crate::options::{DeleteOptions, FieldValidation, WriteOptions};
+use crate::options::{DeleteOptions, FieldSource, FieldValidation, WriteOptions};
 use crate::request::Query;
 use crate::resource::{Change, current, remove, write_update};
 use crate::server::Call;
@@ -48,6 +48,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
 /// Says in the pod's status why it goes.
 async fn mark(call: &Call<'_>) -> Result<(), ApiError> {
     let options = WriteOptions {
+        fields: FieldSource::Sent,
         dry_run: false,
         field_validation: FieldValidation::Ignore,
     };
