@@ -9,6 +9,7 @@ mod disks;
 mod documents;
 mod faults;
 mod footprint;
+mod jobs;
 mod kubectls;
 mod lifecycle;
 mod lives;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         upstream::TESTS,
         documents::TESTS,
         deployments::TESTS,
+        jobs::TESTS,
         access::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,

@@ -13,6 +13,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod ip;
+mod job;
 mod lease;
 mod namespace;
 mod node;
@@ -76,6 +77,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &review::SELF_RULES,
         &autoscaler::KIND,
         &autoscaler::V1_KIND,
+        &job::KIND,
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,

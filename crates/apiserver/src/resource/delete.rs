@@ -51,6 +51,13 @@ pub(crate) async fn delete(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     let options = DeleteOptions::parse(call.query, parse_body(call, body)?)?;
     let name = call.path.name.as_str();
     let mut warnings = Vec::new();
+    if call.kind.orphans_dependents && options.propagation.is_none() {
+        warnings.push(format!(
+            "child pods are preserved by default when {} are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+            call.kind.plural
+        ));
+    }
     let (object, gone) = remove(call, &call.path.namespace, name, &options, &mut warnings).await?;
     let mut response = if gone && !RETURNED.contains(&call.kind.plural) {
         respond::value(200, call.accepted.encoding, &success(call.kind, &object))
@@ -190,7 +197,7 @@ fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) ->
     } else {
         0
     };
-    let finalizers = finalizers_for(object, options.propagation);
+    let finalizers = finalizers_for(kind, object, options.propagation);
     let namespace_content = kind.kind == "Namespace"
         && object["spec"]["finalizers"]
             .as_array()
@@ -246,9 +253,13 @@ fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) ->
 }
 
 /// The finalizers once the propagation policy has had its say.
-fn finalizers_for(object: &Value, propagation: Option<Propagation>) -> Vec<&str> {
+fn finalizers_for<'o>(kind: &Kind, object: &'o Value, propagation: Option<Propagation>) -> Vec<&'o str> {
     let own = meta::finalizers(object);
-    let wanted = match propagation {
+    let decided = own
+        .iter()
+        .any(|name| [ORPHAN_FINALIZER, FOREGROUND_FINALIZER].contains(name));
+    let usual = (kind.orphans_dependents && !decided).then_some(Propagation::Orphan);
+    let wanted = match propagation.or(usual) {
         Some(Propagation::Orphan) => Some(ORPHAN_FINALIZER),
         Some(Propagation::Foreground) => Some(FOREGROUND_FINALIZER),
         Some(Propagation::Background) => None,
