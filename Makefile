@@ -76,12 +76,12 @@ lint: ## check the format, and for what is suspicious
 	cargo clippy --release --workspace --all-targets -- -D warnings
 
 .PHONY: unit
-unit: packages ## the tests of each part
+unit: packages registry ## the tests of each part
 	@echo '===== make unit'
 	cargo test --release --workspace --exclude stead-tests
 
 .PHONY: e2e
-e2e: packages build ## the tests of the whole, through kubectl
+e2e: packages build registry ## the tests of the whole, through kubectl
 	@echo '===== make e2e'
 	cargo test --release --workspace --test harness --test e2e
 
@@ -103,8 +103,26 @@ helm: ## install Helm, which the labs use, into ~/.cache/stead/bin
 	CGO_ENABLED=0 GOBIN=$$bin go install -trimpath -ldflags='-s -w' "helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)"
 	install -D "$$bin/helm" "$(STEAD_HELM)"
 
+export STEAD_DOCKER_REGISTRY ?= $(CACHE)/bin/docker-registry
+
+.PHONY: registry
+registry: ## fetch Debian's docker-registry, which tests pull images from, into ~/.cache/stead/bin; no service begins
+	@[ ! -x "$(STEAD_DOCKER_REGISTRY)" ] || exit 0
+	dir=$$(mktemp --directory)
+	trap 'rm -rf "$$dir"' EXIT
+	cd "$$dir"
+	fetch() { apt-get download -qq -o APT::Sandbox::User=root docker-registry; }
+	if fetch 2>/dev/null || { apt-get update -qq && fetch; }; then
+	    dpkg-deb --fsys-tarfile docker-registry_*.deb | tar --extract ./usr/bin/docker-registry
+	    install -D usr/bin/docker-registry "$(STEAD_DOCKER_REGISTRY)"
+	else
+	    echo "There is no docker-registry: the tests of pulling images are skipped" >&2
+	fi
+
 .PHONY: labs
-labs: packages build helm ## the examples, as their READMEs say, through Helm and kubectl
+# One looks at a page in a browser.
+labs: PACKAGES += chromium:chromium
+labs: packages build helm ## the examples and the tutorial, as they stand, through Helm and kubectl
 	@echo '===== make labs'
 	examples/images.sh app-python app-php busybox openbao agent-injector >/dev/null
 	go -C examples/app-python-vault/injector test ./...

@@ -30,7 +30,7 @@ fail() {
 }
 
 commands=('[' awk base64 basename cat chgrp chmod chown cp cut date dd df dirname du echo env expr false find grep
-    head hostname id ip kill ln ls md5sum mkdir mktemp mount mv nc nslookup od ping printf ps pwd
+    head hostname httpd id ip kill ln ls md5sum mkdir mktemp mount mv nc nslookup od ping printf ps pwd
     readlink rm rmdir sed seq sh sha256sum sleep sort stat stty sync tail tar tee test timeout top touch tr true
     tty umount uname uniq vi wc wget which whoami xargs yes)
 

@@ -52,7 +52,7 @@ class Times:
 
     def add(self) -> int:
         """Adds a visit, and returns how many there are now."""
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+        now = datetime.now(timezone.utc).replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
         with locked(self.file):
             with self.file.open("a") as times:
                 times.write(f"{now}\n")

@@ -19,6 +19,7 @@ mod mistakes;
 mod network;
 mod pod_spec;
 mod pods;
+mod registries;
 mod replays;
 mod replays_of_sets;
 mod rubbish;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         pods::TESTS,
         pod_spec::TESTS,
+        registries::TESTS,
         streams::TESTS,
         commands::TESTS,
         kubectls::TESTS,

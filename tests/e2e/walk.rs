@@ -142,6 +142,7 @@ pub(crate) fn gone(cluster: &Cluster, pod: &str) -> Result<()> {
 /// `make demo` is building, and this script. The machine has a `/var/lib` of its own.
 fn demo() -> Result<()> {
     on_a_machine(|machine| {
+        machine.own_default_cluster()?;
         let demo = artifacts::root()
             .join("examples/visits/demo.sh")
             .display()

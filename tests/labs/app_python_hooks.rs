@@ -61,7 +61,7 @@ pub(crate) fn check(said: &[Said]) -> Result<()> {
     );
 
     let counts = numbers(&all(said, "cat visits_cnt.txt").concat())?;
-    ensure!(counts.len() == 4 && counts[..2] == counts[2..], "{counts:?}");
-    ensure!(counts[0] + counts[1] == 6 && counts[1] >= 3, "{counts:?}");
+    // Those of the two pods, then after the cluster was down.
+    ensure!(counts == [3, 4, 3, 4], "{counts:?}");
     Ok(())
 }

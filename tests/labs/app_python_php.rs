@@ -1,7 +1,10 @@
 //! `examples/app-python-php`: what pods keep is found again by sets that are made anew.
 
-use anyhow::{Result, ensure};
-use stead_tests::console::Said;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use stead_tests::artifacts::root;
+use stead_tests::console::{Said, is_writing};
 
 use crate::{all, check_column, column, seconds, table};
 
@@ -35,7 +38,26 @@ pub(crate) fn check(said: &[Said]) -> Result<()> {
     ensure!(lines == ["1 / 8 = 0.125", "3 + 4 = 7", "6 * 7 = 42"], "{lines:?}");
     ensure!(first.iter().all(|history| !history.is_empty()), "{histories:?}");
 
+    let page = all(said, "--dump-dom")[0];
+    ensure!(
+        page.contains("Calculated by app-php-0:") && page.contains(first[0].trim()),
+        "{page}"
+    );
+    picture()?;
+
     let times = all(said, "head -2 persistent/visits").concat();
     ensure!(times.lines().count() == 6, "{times}");
+    Ok(())
+}
+
+/// The picture of the page, which is kept in `docs` when documents are written.
+fn picture() -> Result<()> {
+    let path = root().join("target/app-php.png");
+    let bytes = fs::read(&path).with_context(|| format!("read {path:?}"))?;
+    ensure!(bytes.starts_with(b"\x89PNG"), "{path:?} is no picture");
+    ensure!(bytes.len() < 100_000, "{path:?} has {} bytes", bytes.len());
+    if is_writing() {
+        fs::copy(&path, root().join("docs/app-php.png")).context("keep the picture")?;
+    }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! The examples, end to end: each README's commands, as they stand, with the real Helm and kubectl, on a
-//! machine of its own; and what must hold of what they said.
+//! machine of its own; and what must hold of what they said. And the tutorial, which uses them.
 //!
-//! `STEAD_LABS_WRITE=1` writes what the commands say into the READMEs.
+//! `STEAD_LABS_WRITE=1` writes what the commands say into the documents.
 
 mod app_python_helm;
 mod app_python_hooks;
 mod app_python_parallel;
 mod app_python_php;
 mod app_python_vault;
+mod theory;
 
 use std::process::ExitCode;
 
@@ -32,18 +33,26 @@ fn main() -> ExitCode {
         ("labs: app-python-vault", || {
             lab("app-python-vault", app_python_vault::check)
         }),
+        ("labs: theory", || lab("theory", theory::check)),
+        ("labs: the tutorial", || follow("docs/tutorial.md").map(drop)),
     ];
-    // One after another: all have the usual data directory, and so one name in the kernel's control groups, which
-    // machines share here.
+    // One after another: all have the usual data directory, of which there is one at a time on a computer.
     stead_tests::main(&[], labs)
 }
 
 /// Follows an example's README, and checks what was said.
 fn lab(name: &str, check: fn(&[Said]) -> Result<()>) -> Result<()> {
+    check(&follow(&format!("examples/{name}/README.md"))?)
+}
+
+/// Runs a document's commands on a machine of its own.
+fn follow(document: &str) -> Result<Vec<Said>> {
+    let mut said = Vec::new();
     on_a_machine(|machine| {
-        let said = Console::new(machine)?.follow(&format!("examples/{name}/README.md"))?;
-        check(&said)
-    })
+        said = Console::new(machine)?.follow(document)?;
+        Ok(())
+    })?;
+    Ok(said)
 }
 
 /// What the commands said that have `part` in them.

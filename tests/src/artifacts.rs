@@ -49,11 +49,16 @@ pub fn helm() -> Result<PathBuf> {
     if let Some(path) = env::var_os("STEAD_HELM") {
         return fs::canonicalize(&path).with_context(|| format!("no {path:?}, as STEAD_HELM says"));
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .map(|dir| dir.join("helm"))
-        .find(|program| program.is_file())
-        .context("no helm: run `make labs`, or set STEAD_HELM")
+    on_the_path("helm").context("no helm: run `make labs`, or set STEAD_HELM")
+}
+
+/// Debian's `docker-registry`: `STEAD_DOCKER_REGISTRY`, which `make registry` makes, or the one on the PATH. Tests
+/// that need it do without where there is none.
+pub fn registry() -> Option<PathBuf> {
+    let given = env::var_os("STEAD_DOCKER_REGISTRY").map(PathBuf::from);
+    given
+        .filter(|path| path.is_file())
+        .or_else(|| on_the_path("docker-registry"))
 }
 
 /// An image to be made with `tools/image.sh`.
@@ -155,7 +160,7 @@ pub fn check() -> Result<()> {
         ("setpriv", "util-linux"),
         ("script", "bsdutils"),
     ] {
-        if !is_on_the_path(program) {
+        if on_the_path(program).is_none() {
             missing.push(format!("{program}, of Debian's package {package}"));
         }
     }
@@ -168,7 +173,8 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-fn is_on_the_path(program: &str) -> bool {
+fn on_the_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    let mut places = env::split_paths(&path).map(|dir| dir.join(program));
+    places.find(|path| path.is_file())
 }

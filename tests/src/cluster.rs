@@ -51,11 +51,12 @@ impl<'m> Cluster<'m> {
         Self::at(machine, disk.join("data"), disk.join("kubeconfig"))
     }
 
-    /// The machine's cluster of commands without options.
+    /// The machine's cluster of commands without options. Waits until no other machine has one.
     ///
     /// # Errors
     /// When there is no `kubectl`.
     pub fn by_default(machine: &'m Machine) -> Result<Self> {
+        machine.own_default_cluster()?;
         let kubeconfig = machine.dir().join("home/.kube/config");
         Self::at(machine, PathBuf::from("/var/lib/stead"), kubeconfig)
     }

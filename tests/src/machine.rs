@@ -8,7 +8,8 @@
 //!   and leads nowhere.
 //! - Mounts are its own; `/run` is empty, `/var/lib` and `/etc/resolv.conf` are in the machine's folder.
 //!
-//! Control groups are not its own: they are where a cluster has to choose its own names.
+//! Control groups are not its own: they are where a cluster has to choose its own names. The cluster of commands
+//! without options always chooses the same one, so only one machine at a time may have it.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -17,6 +18,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::cluster::Place;
 use crate::leftovers::{Cgroups, Traces};
@@ -61,6 +63,8 @@ pub struct Machine {
     before: Traces,
     cgroups: Mutex<Cgroups>,
     pub(crate) clusters: Mutex<Vec<Place>>,
+    /// Locked, when the machine has the cluster of commands without options.
+    default_cluster: Mutex<Option<File>>,
     dir: tempfile::TempDir,
 }
 
@@ -104,6 +108,7 @@ impl Machine {
             before: Traces::default(),
             cgroups: Mutex::default(),
             clusters: Mutex::default(),
+            default_cluster: Mutex::default(),
             dir,
         };
         machine.before = machine.traces()?;
@@ -185,6 +190,25 @@ impl Machine {
             processes.push(format!("{pid} {}", line.trim()));
         }
         Ok(processes)
+    }
+
+    /// Waits until no other machine on this computer has the cluster of commands without options, also of other
+    /// runs of the tests. It is this machine's then, until it ends.
+    ///
+    /// # Errors
+    /// When control groups are not where they always are.
+    pub fn own_default_cluster(&self) -> Result<()> {
+        const SHARED: &str = "/sys/fs/cgroup";
+        let mut own = self
+            .default_cluster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if own.is_none() {
+            let shared = File::open(SHARED).with_context(|| format!("open {SHARED}"))?;
+            flock(&shared, FlockOperation::LockExclusive).with_context(|| format!("lock {SHARED}"))?;
+            *own = Some(shared);
+        }
+        Ok(())
     }
 
     /// Takes down which control groups the machine's processes are in, to look for them at the end.

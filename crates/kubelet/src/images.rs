@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use serde::Deserialize;
 use stead_informer::EventType;
-use stead_runtime::images::{Credentials, ImageInfo, PullOptions, Reference};
+use stead_runtime::images::{Credentials, DockerConfig, ImageInfo, PullOptions, Reference};
 
 use crate::node::Node;
 use crate::pod::observed::Image;
@@ -123,19 +122,6 @@ fn seconds(took: Duration) -> String {
     }
 }
 
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: std::collections::BTreeMap<String, Auth>,
-}
-
-#[derive(Deserialize)]
-struct Auth {
-    username: Option<String>,
-    password: Option<String>,
-    auth: Option<String>,
-}
-
 /// The credentials for an image among the pod's pull secrets.
 async fn credentials(node: &Node, pod: &Pod, reference: &Reference) -> Credentials {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -151,77 +137,13 @@ async fn credentials(node: &Node, pod: &Pod, reference: &Reference) -> Credentia
         };
         let data = secret.data.unwrap_or_default();
         let config = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
-            (Some(json), _) => serde_json::from_slice::<DockerConfig>(&json.0).ok(),
-            (None, Some(json)) => serde_json::from_slice(&json.0)
-                .ok()
-                .map(|auths| DockerConfig { auths }),
+            (Some(json), _) => DockerConfig::parse(&json.0).ok(),
+            (None, Some(json)) => DockerConfig::parse_cfg(&json.0).ok(),
             (None, None) => None,
         };
-        let Some(config) = config else { continue };
-        let found = config
-            .auths
-            .iter()
-            .find(|(registry, _)| is_for(registry, reference.domain()));
-        if let Some(credentials) = found.and_then(|(_, auth)| basic(auth)) {
+        if let Some(credentials) = config.and_then(|config| config.credentials(reference)) {
             return credentials;
         }
     }
     Credentials::Anonymous
-}
-
-/// Whether an entry of a Docker configuration is for a registry.
-fn is_for(entry: &str, domain: &str) -> bool {
-    let host = entry.trim_start_matches("https://").trim_start_matches("http://");
-    let host = host.split('/').next().unwrap_or_default();
-    let is_hub = |host: &str| matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io");
-    host == domain || (is_hub(host) && is_hub(domain))
-}
-
-fn basic(auth: &Auth) -> Option<Credentials> {
-    use base64::Engine as _;
-    if let (Some(username), Some(password)) = (&auth.username, &auth.password) {
-        return Some(Credentials::Basic {
-            username: username.clone(),
-            password: password.clone(),
-        });
-    }
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(auth.auth.as_ref()?)
-        .ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (username, password) = text.split_once(':')?;
-    Some(Credentials::Basic {
-        username: username.to_owned(),
-        password: password.to_owned(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_of_a_docker_configuration_are_matched_by_host() {
-        for (entry, domain, expected) in [
-            ("https://index.docker.io/v1/", "docker.io", true),
-            ("registry.example.com", "registry.example.com", true),
-            (
-                "https://registry.example.com:5000/v2/",
-                "registry.example.com:5000",
-                true,
-            ),
-            ("registry.example.com", "docker.io", false),
-        ] {
-            assert_eq!(is_for(entry, domain), expected, "{entry} {domain}");
-        }
-    }
-
-    #[test]
-    fn credentials_are_given_plainly_or_encoded() {
-        let auth = |json: &str| basic(&serde_json::from_str::<Auth>(json).expect("an entry"));
-        let is_jane = |credentials: Option<Credentials>| matches!(credentials, Some(Credentials::Basic { username, password }) if username == "jane" && password == "s3:cret");
-        assert!(is_jane(auth(r#"{"username":"jane","password":"s3:cret"}"#)));
-        assert!(is_jane(auth(r#"{"auth":"amFuZTpzMzpjcmV0"}"#)));
-        assert!(auth("{}").is_none());
-    }
 }

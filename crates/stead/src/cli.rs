@@ -187,7 +187,7 @@ pub(crate) enum Image {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
-    /// Pull an image from its registry
+    /// Pull an image from its registry, as whom `docker login` has written down, if anyone
     Pull {
         /// Its name; `busybox:1.36` is `docker.io/library/busybox:1.36`
         #[arg(value_name = "REF")]

@@ -56,32 +56,30 @@ pub(crate) struct Bytes {
 }
 
 impl Bytes {
-    /// Begins. The total may not be known.
+    /// Begins. The total may not be known, as yet.
     pub(crate) fn begin(text: impl Into<String>, total: Option<u64>) -> Bytes {
         let bar = if std::io::stderr().is_terminal() {
-            // The templates are constants that indicatif's tests of this version accept.
-            let style =
-                ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
-            let bar = match total {
-                Some(total) => ProgressBar::new(total),
-                None => ProgressBar::new_spinner(),
-            };
-            match style {
-                Ok(style) if total.is_some() => bar.with_style(style.progress_chars("=> ")),
-                _ => bar,
-            }
+            ProgressBar::new_spinner()
         } else {
             ProgressBar::hidden()
         };
-        Bytes {
+        let bytes = Bytes {
             bar: bar.with_message(text.into()),
-        }
+        };
+        bytes.at(0, total);
+        bytes
     }
 
     /// This many so far.
     pub(crate) fn at(&self, bytes: u64, total: Option<u64>) {
-        if let Some(total) = total {
+        if let Some(total) = total.filter(|total| self.bar.length() != Some(*total)) {
             self.bar.set_length(total);
+            let style =
+                ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
+            // The template is a constant that indicatif's tests of this version accept.
+            if let Ok(style) = style {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
         }
         self.bar.set_position(bytes);
     }

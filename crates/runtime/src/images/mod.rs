@@ -9,12 +9,13 @@
 //! * [`store`]: what is there, under which names, and what can go;
 //! * [`layer`], [`unpack`], [`whiteout`]: from an archive to a directory;
 //! * [`archive`]: loading `docker save` archives and OCI layouts;
-//! * [`pull`]: fetching from a registry;
+//! * [`pull`], [`credentials`]: fetching from a registry, and as whom;
 //! * [`users`]: who an image knows.
 
 mod archive;
 mod compression;
 mod config;
+mod credentials;
 mod digest;
 mod layer;
 mod pull;
@@ -26,9 +27,10 @@ mod whiteout;
 
 pub use archive::{LoadError, LoadOptions, Loaded};
 pub use config::{ImageConfig, RootFs, RunConfig};
+pub use credentials::{Credentials, DockerConfig};
 pub use digest::{Digest, DigestError};
 pub use layer::LayerError;
-pub use pull::{Credentials, PullError, PullOptions};
+pub use pull::{PullError, PullOptions};
 pub use reference::{Reference, ReferenceError};
 pub use store::{Image, ImageInfo, ImageStore, InUse, RemoveError, StoreError};
 

@@ -23,6 +23,7 @@ use oci_client::{Client, Reference as RemoteReference};
 use tokio::io::AsyncWrite;
 
 use super::archive::architecture;
+use super::credentials::Credentials;
 use super::digest::{Digest, DigestError};
 use super::layer::{self, LayerError};
 use super::reference::Reference;
@@ -50,23 +51,6 @@ pub struct PullOptions {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a registry may be silent in the middle of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Who asks a registry.
-#[derive(Clone, Default)]
-pub enum Credentials {
-    /// Anyone.
-    #[default]
-    Anonymous,
-    /// A user with a password; exchanged for a token where the registry wants one.
-    Basic {
-        /// The user's name.
-        username: String,
-        /// The password.
-        password: String,
-    },
-    /// The bearer of a token.
-    Token(String),
-}
 
 /// Why an image was not pulled. The texts are close to containerd's.
 #[derive(Debug, thiserror::Error)]

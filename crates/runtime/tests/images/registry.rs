@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// Where it is, unless `STEAD_DOCKER_REGISTRY` says, as `make unit` does.
 const PROGRAM: &str = "/usr/bin/docker-registry";
 /// The user `user` with the password `secret`.
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
@@ -44,8 +45,10 @@ impl Registry {
     fn start(auth: bool) -> Option<Self> {
         // Whoever makes HTTP requests needs it, TLS or not; the binary does this at its start.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        if !Path::new(PROGRAM).exists() {
-            println!("skipped: {PROGRAM} is not installed");
+        let given = std::env::var_os("STEAD_DOCKER_REGISTRY").map(PathBuf::from);
+        let program = given.unwrap_or_else(|| PROGRAM.into());
+        if !program.exists() {
+            println!("skipped: there is no {program:?}; `make registry` fetches it");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -70,7 +73,7 @@ impl Registry {
             root.display()
         );
         fs::write(dir.path().join("config.yml"), config).unwrap();
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program);
         command
             .arg("serve")
             .arg(dir.path().join("config.yml"))

@@ -1,14 +1,17 @@
 //! `stead image`: images that pods can run. A running server does it; else the store is opened here.
 
-use std::fs::File;
+use std::env;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use futures::Stream;
-use stead_runtime::images::{ImageStore, LoadOptions, Progress, PullOptions, Reference};
+use stead_runtime::images::{
+    Credentials, DockerConfig, ImageStore, LoadOptions, Progress, PullOptions, Reference,
+};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
@@ -16,8 +19,8 @@ use super::status::columns;
 use super::{block_on, print};
 use crate::cli;
 use crate::cluster::Cluster;
-use crate::control::ImageRow;
 use crate::control::client::Control;
+use crate::control::{ImageRow, Pull};
 use crate::place::Place;
 use crate::progress;
 
@@ -40,7 +43,7 @@ pub(super) fn image(place: &Place, what: cli::Image) -> anyhow::Result<()> {
                 }
                 Ok(())
             }
-            cli::Image::Pull { reference } => pull(&mut images, &reference).await,
+            cli::Image::Pull { reference } => pull(&mut images, reference).await,
         }
     })
 }
@@ -108,16 +111,17 @@ impl Images {
         }
     }
 
-    async fn pull(&mut self, reference: &str) -> anyhow::Result<String> {
-        let bar = progress::Bytes::begin(format!("Pulling {reference}"), None);
+    async fn pull(&mut self, pull: Pull) -> anyhow::Result<String> {
+        let bar = progress::Bytes::begin(format!("Pulling {}", pull.name), None);
         match self {
-            Images::Served(control) => control.pull(reference, |bytes, total| bar.at(bytes, total)).await,
+            Images::Served(control) => control.pull(&pull, |bytes, total| bar.at(bytes, total)).await,
             Images::Own(store) => {
                 let options = PullOptions {
+                    credentials: pull.credentials,
                     progress: Some(Arc::new(move |Progress { bytes, total }| bar.at(bytes, total))),
                     ..PullOptions::default()
                 };
-                let reference: Reference = reference.parse()?;
+                let reference: Reference = pull.name.parse()?;
                 Ok(store.pull(&reference, &options).await?.to_string())
             }
         }
@@ -185,9 +189,29 @@ async fn load(images: &mut Images, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn pull(images: &mut Images, reference: &str) -> anyhow::Result<()> {
-    let id = images.pull(reference).await?;
-    print(&format!("Pulled image: {reference} ({})", short(&id)))
+async fn pull(images: &mut Images, name: String) -> anyhow::Result<()> {
+    let credentials = credentials(&name.parse()?)?;
+    let pull = Pull {
+        name: name.clone(),
+        credentials,
+    };
+    let id = images.pull(pull).await?;
+    print(&format!("Pulled image: {name} ({})", short(&id)))
+}
+
+/// Who asks for an image: whom `docker login` has written down for its registry.
+fn credentials(image: &Reference) -> anyhow::Result<Credentials> {
+    let dir = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let Some(dir) = dir.or_else(|| Some(env::home_dir()?.join(".docker"))) else {
+        return Ok(Credentials::Anonymous);
+    };
+    let file = dir.join("config.json");
+    let json = match fs::read(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Credentials::Anonymous),
+        read => read.with_context(|| format!("read {}", file.display()))?,
+    };
+    let config = DockerConfig::parse(&json).with_context(|| format!("understand {}", file.display()))?;
+    Ok(config.credentials(image).unwrap_or_default())
 }
 
 fn list(images: &[ImageRow], output: Option<cli::Output>) -> anyhow::Result<()> {

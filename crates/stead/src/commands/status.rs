@@ -68,12 +68,12 @@ fn table(place: &Place, status: &Status) -> String {
         }));
         text.push('\n');
         text += &columns(&rows);
-        text.push('\n');
     }
     if status.pods.is_empty() {
         text.push_str("pods     none");
         return text;
     }
+    text.push('\n');
     let mut rows = vec![["NAMESPACE", "POD", "SHIM", "CONTAINERS"].map(str::to_owned)];
     for pod in &status.pods {
         let containers = pod
@@ -88,7 +88,6 @@ fn table(place: &Place, status: &Status) -> String {
             containers,
         ]);
     }
-    text.push('\n');
     text + &columns(&rows)
 }
 

@@ -22,7 +22,7 @@ use tokio::io::AsyncBufReadExt as _;
 use tokio::net::UnixStream;
 use tokio_util::io::StreamReader;
 
-use super::{Failure, ForwardRow, ImageRow, Named, PullLine, ServiceRow, Status};
+use super::{Failure, ForwardRow, ImageRow, Named, Pull, PullLine, ServiceRow, Status};
 use crate::place::Place;
 
 /// How long a server may take to say that it is there.
@@ -110,10 +110,10 @@ impl Control {
     /// Pulls an image; returns its id.
     pub(crate) async fn pull(
         &mut self,
-        name: &str,
+        pull: &Pull,
         progress: impl Fn(u64, Option<u64>),
     ) -> anyhow::Result<String> {
-        let answer = self.send(Method::POST, "/images/pull", named(name)?).await?;
+        let answer = self.send(Method::POST, "/images/pull", json(pull)?).await?;
         let body = BodyDataStream::new(answer.into_body()).map_err(io::Error::other);
         let mut lines = StreamReader::new(body).lines();
         while let Some(line) = lines.next_line().await.context("hear from the server")? {

@@ -8,6 +8,7 @@ pub(crate) mod server;
 mod sets;
 
 use serde::{Deserialize, Serialize};
+use stead_runtime::images::Credentials;
 
 /// How a cluster is (`GET /status`); `stead status --output json` prints it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,10 +88,18 @@ impl From<stead_runtime::images::ImageInfo> for ImageRow {
     }
 }
 
-/// An image to be pulled or removed.
+/// An image to be removed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Named {
     pub(crate) name: String,
+}
+
+/// An image to be pulled, and who asks for it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Pull {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) credentials: Credentials,
 }
 
 /// A line of the answer to a pull.

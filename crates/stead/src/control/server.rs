@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sets;
 use super::{
-    ContainerStatus, Failure, ForwardRow, ImageRow, Named, NodeStatus, Patience, PodStatus, PullLine,
+    ContainerStatus, Failure, ForwardRow, ImageRow, Named, NodeStatus, Patience, PodStatus, Pull, PullLine,
     ServerStatus, ServiceRow, Status,
 };
 use crate::place::Place;
@@ -179,14 +179,15 @@ async fn remove(State(controls): State<Controls>, Json(named): Json<Named>) -> R
 }
 
 /// Pulls an image; the answer's lines tell how far it is.
-async fn pull(State(controls): State<Controls>, Json(named): Json<Named>) -> Result<Body, Refused> {
-    let reference: Reference = named.name.parse().map_err(|error| refused(&error))?;
+async fn pull(State(controls): State<Controls>, Json(pull): Json<Pull>) -> Result<Body, Refused> {
+    let reference: Reference = pull.name.parse().map_err(|error| refused(&error))?;
     let (lines, progress) = mpsc::channel(16);
     let options = PullOptions {
         // How far it was a moment ago matters to nobody.
         progress: Some(Arc::new(move |Progress { bytes, total }| {
             let _ = lines.try_send(PullLine::Progress { bytes, total });
         })),
+        credentials: pull.credentials,
         ..PullOptions::default()
     };
     let outcome = async move {
