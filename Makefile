@@ -124,7 +124,8 @@ registry: ## fetch Debian's docker-registry, which tests pull images from, into 
 labs: PACKAGES += chromium:chromium
 labs: packages build helm ## the examples and the tutorial, as they stand, through Helm and kubectl
 	@echo '===== make labs'
-	examples/images.sh >/dev/null
+	examples/images.sh app-python app-php busybox openbao agent-injector >/dev/null
+	go -C examples/app-python-vault/injector test ./...
 	cargo test --release --workspace --test labs
 
 .PHONY: bench

@@ -1,15 +1,19 @@
 #!/bin/bash
 # Makes the examples' images without Docker: images.sh [NAME]...
 #
-#   app-python   app-python:1, of Debian's packages python3-flask and gunicorn
-#   app-php      app-php:1, of Debian's package php-cli
-#   busybox      busybox:1.36, of Debian's package busybox-static
+#   app-python      app-python:1, of Debian's packages python3-flask and gunicorn
+#   app-php         app-php:1, of Debian's package php-cli
+#   busybox         busybox:1.36, of Debian's package busybox-static
+#   openbao         openbao:2.4.0, built with Go
+#   agent-injector  agent-injector:1, built with Go
 #
+# Without a NAME it makes those that need no Go: the first build of OpenBao takes minutes.
 # They are written to target/images/NAME.tar at the root, unless what is there is newer than what it is made of.
-# Debian's packages are kept in ~/.cache/stead/packages. Needs apt-get, and root.
+# Debian's packages are kept in ~/.cache/stead/packages, OpenBao in ~/.cache/stead/bin. Needs apt-get, and root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/stead/packages
+programs=${XDG_CACHE_HOME:-$HOME/.cache}/stead/bin
 
 fail() {
     echo "images.sh: $*" >&2
@@ -72,6 +76,35 @@ app_php() {
         --entrypoint php --entrypoint -S --entrypoint 0.0.0.0:8000 --entrypoint /app/index.php
 }
 
+# Builds the Go program of the folder $1 as the file $2; further words are for `go build`.
+go_build() {
+    command -v go >/dev/null || fail "there is no Go to build $1 with: install version 1.24 or newer"
+    mkdir -p "$(dirname "$2")"
+    # Its checksums are in go.sum. Written aside, so that an interrupted build leaves nothing.
+    CGO_ENABLED=0 go -C "$1" build -trimpath "${@:3}" -o "$(realpath "$2").new" . >&2 || fail "cannot build $1"
+    mv "$2.new" "$2"
+}
+
+openbao() {
+    local folder=examples/app-python-vault/openbao sum program
+    # Known by what it is made of, as every checkout's files are new.
+    sum=$(cat "$folder"/{main.go,go.mod,go.sum} | sha256sum)
+    program=$programs/openbao-2.4.0-${sum:0:12}
+    [ -x "$program" ] ||
+        go_build "$folder" "$program" -ldflags='-s -w -X github.com/openbao/openbao/version.fullVersion=2.4.0'
+    mkdir -p "$stage/usr/bin"
+    cp "$program" "$stage/usr/bin/bao"
+    # Its commands are Vault's. Vault's chart, and who is used to it, call it so.
+    ln -s bao "$stage/usr/bin/vault"
+    tools/image.sh --output "$1" --tag openbao:2.4.0 --root "$stage" --user 100:1000 --env HOME=/tmp \
+        --entrypoint bao
+}
+
+agent_injector() {
+    go_build examples/app-python-vault/injector "$stage/usr/bin/agent-injector" -ldflags='-s -w'
+    tools/image.sh --output "$1" --tag agent-injector:1 --root "$stage" --user 100:1000 --entrypoint agent-injector
+}
+
 busybox() {
     tools/image.sh --output "$1" --tag busybox:1.36 --cmd sh
 }
@@ -81,6 +114,7 @@ for name in "$@"; do
     case $name in
     app-python | app-php) sources=("examples/$name") ;;
     busybox) sources=(/bin/busybox) ;;
+    openbao | agent-injector) sources=("examples/app-python-vault/${name#agent-}") ;;
     *) fail "there is no image $name" ;;
     esac
     output=target/images/$name.tar

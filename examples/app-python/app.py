@@ -3,6 +3,8 @@
 VISITS_FILE    where it keeps them; the folder must be there
 VISITS_FORMAT  count: the file has their number (the default)
                times: the file has a line for each, with its time
+TZ             if it is set, a visitor is told the time there
+DATABASE_FILE  a file with a database's address, in which is who signs in: scheme://NAME:PASSWORD@HOST
 """
 
 import fcntl
@@ -11,6 +13,7 @@ import socket
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flask import Flask, Response
 
@@ -77,12 +80,22 @@ def create_app(file: Path, file_format: str) -> Flask:
     def visit() -> Response:
         count = visits.add()
         noun = "visit" if count == 1 else "visits"
-        return Response(f"{name}: {count} {noun}\n", mimetype="text/plain")
+        now = datetime.now().astimezone().strftime(", at %H:%M:%S %Z") if "TZ" in os.environ else ""
+        return Response(f"{name}: {count} {noun}{now}\n", mimetype="text/plain")
 
     @app.get("/visits")
     def show() -> Response:
         text = file.read_text() if file.exists() else ""
         return Response(text, mimetype="text/plain")
+
+    @app.get("/account")
+    def account() -> Response:
+        # It is read each time, as it may change. The password in it is for nobody.
+        try:
+            address = urlsplit(Path(os.environ["DATABASE_FILE"]).read_text().strip())
+        except (KeyError, OSError):
+            return Response(f"{name} has no account\n", status=404, mimetype="text/plain")
+        return Response(f"{name} signs in as {address.username}\n", mimetype="text/plain")
 
     @app.get("/healthz")
     def healthz() -> Response:

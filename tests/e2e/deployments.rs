@@ -1,10 +1,10 @@
 //! Deployments, through the oldest and the newest `kubectl` at hand.
 
-use anyhow::{Context, Result, ensure};
-use stead_tests::{Cluster, eventually, kubectl, on_a_cluster};
+use anyhow::{Result, ensure};
+use stead_tests::{eventually, kubectl, on_a_cluster};
 
 use crate::site::two_tools;
-use crate::{Tests, answered};
+use crate::{Tests, follow};
 
 pub(crate) const TESTS: Tests = &[("deployments: roll out, undo, pause, scale and delete", roll_out)];
 
@@ -108,7 +108,7 @@ fn roll_out() -> Result<()> {
         cluster.load(&two_tools())?;
         for kubectl in [kubectl::oldest()?, kubectl::newest()?] {
             let cluster = &cluster.with_kubectl(kubectl);
-            commands(cluster)?;
+            follow(cluster, COMMANDS)?;
             eventually("all goes with the deployment", || {
                 for kind in ["replicasets", "pods"] {
                     let left = cluster.kubectl(&format!("get {kind} -o name")).ok()?;
@@ -119,12 +119,4 @@ fn roll_out() -> Result<()> {
         }
         Ok(())
     })
-}
-
-fn commands(cluster: &Cluster) -> Result<()> {
-    for (line, parts) in COMMANDS {
-        let outcome = cluster.kubectl(line).run()?;
-        answered(&outcome, parts).with_context(|| (*line).to_owned())?;
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! stead, end to end: what a user types, and what must come of it.
 
+mod access;
 mod churn;
 mod commands;
 mod crashes;
@@ -8,6 +9,7 @@ mod disks;
 mod documents;
 mod faults;
 mod footprint;
+mod jobs;
 mod kubectls;
 mod lifecycle;
 mod lives;
@@ -33,6 +35,8 @@ mod ways_in;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
 fn main() -> ExitCode {
     let together = [
         walk::TESTS,
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         upstream::TESTS,
         documents::TESTS,
         deployments::TESTS,
+        jobs::TESTS,
+        access::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
         lives::TESTS,
@@ -84,6 +90,15 @@ fn answered(outcome: &stead_tests::Outcome, parts: &[&str]) -> anyhow::Result<()
     };
     anyhow::ensure!((outcome.code != 0) == fails, "{outcome}");
     outcome.says(parts)
+}
+
+/// Commands of `kubectl`, one after another, each with what it [`answered`].
+fn follow(cluster: &stead_tests::Cluster<'_>, commands: &[(&str, &[&str])]) -> anyhow::Result<()> {
+    for (line, parts) in commands {
+        let outcome = cluster.kubectl(line).run()?;
+        answered(&outcome, parts).with_context(|| (*line).to_owned())?;
+    }
+    Ok(())
 }
 
 /// Is this pod Ready, in a change that was watched?

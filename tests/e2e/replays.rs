@@ -24,6 +24,7 @@ const CASES: &[&str] = &[
     "statefulset-",
     "deployment-",
     "replicaset-",
+    "job-",
     "hpa-",
     "pv-",
     "gc-",
@@ -221,6 +222,13 @@ impl<'a> Run<'a> {
                 );
             };
             seen.extend(self.pods.change(&kind, &pod, &mut self.names));
+            if let Some(bounds) = step.bounds {
+                let (active, ready) = self.pods.counts();
+                ensure!(
+                    active <= bounds.max_active && ready >= bounds.min_ready,
+                    "{active} pods, {ready} of them ready, which is not within {bounds:?}: {seen:?}"
+                );
+            }
         }
         Ok(())
     }
@@ -270,7 +278,9 @@ impl<'a> Run<'a> {
         let last = words.next().unwrap_or_default();
         let Some(items) = answer.body.get("items").and_then(Value::as_array) else {
             let kind = words.next().unwrap_or_default();
-            return Ok(self.names.scrub(shown(kind, &answer.body, fields)));
+            return Ok(self
+                .names
+                .scrub(shown(kind, &answer.body, fields, self.case.pods)));
         };
         let is_shown = |item: &&Value| {
             let name = item
@@ -279,7 +289,7 @@ impl<'a> Run<'a> {
                 .unwrap_or_default();
             (!mine || name.starts_with(&self.names.namespace)) && (all || name != "kube-root-ca.crt")
         };
-        let shown = |item: &Value| self.names.scrub(shown(last, item, fields));
+        let shown = |item: &Value| self.names.scrub(shown(last, item, fields, self.case.pods));
         Ok(items.iter().filter(is_shown).map(shown).collect())
     }
 

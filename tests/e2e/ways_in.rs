@@ -17,6 +17,10 @@ pub(crate) const TESTS: Tests = &[
     ("ways in: stead service and the tunnel", service_and_tunnel),
     ("ways in: stead status and stead kubectl", at_a_glance),
     ("ways in: without load balancers, services stay pending", without),
+    (
+        "ways in: opened to other machines, each port is one service's",
+        exposed,
+    ),
 ];
 
 /// A Service of the pods `app`.
@@ -199,6 +203,50 @@ fn without() -> Result<()> {
         let port = cluster.field("svc later", "/spec/ports/0/nodePort")?;
         ensure!(url.trim().ends_with(&format!(":{port}")), "{url}");
         check_contains(&cluster.curl(url.trim())?, &["app-"])
+    })
+}
+
+fn exposed() -> Result<()> {
+    on_a_cluster(|cluster| {
+        let [one, two] = two_balanced(cluster)?;
+        let from_outside = |port: &str| {
+            let curl = "curl --silent --show-error --fail --max-time 2";
+            let line = format!("ip netns exec outside {curl} http://192.0.2.2:{port}/");
+            cluster.machine.run(&line).ok()
+        };
+        let node_port = cluster.field("svc one", "/spec/ports/0/nodePort")?;
+        for port in ["80", &node_port] {
+            ensure!(from_outside(port).is_err(), "port {port} is open");
+        }
+        cluster.down()?;
+        let kubeconfig = cluster.kubeconfig().display();
+        cluster
+            .stead(&format!("up --detach --expose --kubeconfig {kubeconfig}"))?
+            .ok()?;
+        cluster.rolled_out("app")?;
+        for port in ["80", &node_port] {
+            let said = eventually("it answers other machines", || from_outside(port))?;
+            check_contains(&said, &["app-"])?;
+        }
+        // Here, it is reached as ever; the other one has to wait for the port.
+        check_contains(&cluster.curl(&format!("http://{one}/"))?, &["app-"])?;
+        eventually("it is said whose the port is", || {
+            let said = cluster.kubectl("describe svc two").ok()?;
+            let why = "port 80/TCP of this machine is that of Service default/one";
+            check_contains(&said, &["SyncLoadBalancerFailed", why])
+        })?;
+        check_contains(&cluster.kubectl("get svc two").ok()?, &["<pending>"])?;
+        cluster.kubectl("delete svc one").ok()?;
+        ensure!(address(cluster, "two").is_ok(), "no address instead of {two}");
+        check_contains(
+            &eventually("the next one answers", || from_outside("80"))?,
+            &["app-"],
+        )?;
+        cluster.kubectl("delete svc two").ok()?;
+        eventually("the port is closed", || {
+            ensure!(from_outside("80").is_err());
+            Ok(())
+        })
     })
 }
 

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
         "replays: a pod that goes at once is terminating first",
         a_short_end,
     ),
+    ("replays: a job's pod is told when it is let go", a_jobs_pod),
     ("replays: order counts where it must", orders),
     (
         "replays: what differs from run to run is not shown",
@@ -113,6 +114,34 @@ fn a_short_end() -> Result<()> {
     )
 }
 
+fn a_jobs_pod() -> Result<()> {
+    let labels = json!({"batch.kubernetes.io/job-name": "job"});
+    let kept = json!({"labels": labels, "finalizers": ["batch.kubernetes.io/job-tracking"]});
+    let mut ended = pod(false, json!({"labels": labels}));
+    ended["status"]["phase"] = json!("Succeeded");
+    let going = json!({"labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    check_told(
+        &[
+            ("ADDED", pod(true, kept.clone())),
+            ("MODIFIED", ended),
+            ("DELETED", pod(false, going.clone())),
+            ("ADDED", pod(false, kept)),
+            ("DELETED", pod(false, going)),
+        ],
+        &[
+            "created web-0 -",
+            "succeeded web-0 -",
+            "untracked web-0 -",
+            "terminating web-0 -",
+            "deleted web-0 -",
+            "created web-0 -",
+            "terminating web-0 -",
+            "untracked web-0 -",
+            "deleted web-0 -",
+        ],
+    )
+}
+
 fn orders() -> Result<()> {
     let parse = |lines: &[&str]| -> Vec<PodEvent> {
         let event = |line: &&str| {
@@ -184,7 +213,7 @@ fn what_is_shown() -> Result<()> {
         "ownerReferences": [{"kind": "Database", "name": "db", "controller": false}],
         "status": {"replicas": 1, "observed": true},
     });
-    let found = shown("statefulsets", &set, None);
+    let found = shown("statefulsets", &set, None, Naming::Named);
     ensure!(found == expected, "{found}");
     let slice = json!({
         "metadata": {"name": "web-x7k2p", "generateName": "web-"},
@@ -200,14 +229,17 @@ fn what_is_shown() -> Result<()> {
             {"addresses": ["192.0.2.7"]},
         ],
     });
-    let found = shown("endpointslices", &slice, None);
+    let found = shown("endpointslices", &slice, None, Naming::Named);
     ensure!(found == expected, "{found}");
     let certificates = json!({"metadata": {"name": "c"}, "data": {"ca.crt": "…", "b": ""}});
-    let found = shown("configmaps", &certificates, None);
+    let found = shown("configmaps", &certificates, None, Naming::Named);
     ensure!(found == json!({"name": "c", "data": ["b", "ca.crt"]}), "{found}");
     let pod = json!({"metadata": {"name": "p"}, "spec": {"hostname": "h", "nodeName": "n", "priority": 1}});
-    let found = shown("pods", &pod, Some(&["spec.priority".to_owned()]));
-    ensure!(found == json!({"name": "p", "spec.priority": 1}), "{found}");
+    let found = shown("pods", &pod, Some(&["spec.priority".to_owned()]), Naming::Named);
+    ensure!(
+        found == json!({"name": "p", "spec.hostname": "h", "spec.priority": 1}),
+        "{found}"
+    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod app_python_helm;
 mod app_python_hooks;
 mod app_python_parallel;
 mod app_python_php;
+mod app_python_vault;
 mod theory;
 
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
         }),
         ("labs: app-python-php", || {
             lab("app-python-php", app_python_php::check)
+        }),
+        ("labs: app-python-vault", || {
+            lab("app-python-vault", app_python_vault::check)
         }),
         ("labs: theory", || lab("theory", theory::check)),
         ("labs: the tutorial", || follow("docs/tutorial.md").map(drop)),

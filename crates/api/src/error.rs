@@ -3,6 +3,7 @@
 //! Codes, reasons and texts follow `apimachinery`'s `errors` and `field` packages and the
 //! "Response codes" part of the API conventions.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Value, json};
@@ -337,7 +338,7 @@ pub struct ApiError {
     /// HTTP status code.
     pub code: u16,
     /// Machine-readable reason, e.g. `NotFound`; empty where there is none.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// `details` of the status.
@@ -346,10 +347,10 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error without details.
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> ApiError {
+    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> ApiError {
         ApiError {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
         }
@@ -398,6 +399,11 @@ impl ApiError {
     /// 422 with every field's error.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &Errors) -> ApiError {
         let mut details = object_details(name, group, kind);
+        if kind.is_empty()
+            && let Some(details) = details.as_object_mut()
+        {
+            details.remove("kind");
+        }
         details["causes"] = errors
             .iter()
             .map(|error| json!({"reason": error.problem.reason(), "message": error.body(), "field": error.field}))
@@ -467,7 +473,7 @@ impl ApiError {
             "code": self.code,
         });
         if !self.reason.is_empty() {
-            status["reason"] = self.reason.into();
+            status["reason"] = self.reason.as_ref().into();
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();

@@ -5,6 +5,7 @@
 //! entries), [`object`] (what a kind's logic may say), [`patch`], [`table`], [`openapi`]. This
 //! crate knows no HTTP, no storage and no client: values in, values or errors out.
 
+pub mod apply;
 pub mod discovery;
 pub mod error;
 mod go;

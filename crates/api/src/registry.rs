@@ -62,6 +62,8 @@ pub struct Kind {
     pub metadata_last: bool,
     /// `metadata.generation` counts changes of the spec.
     pub generation: Generation,
+    /// What it owns stays when it is deleted, unless the request says otherwise.
+    pub orphans_dependents: bool,
     /// Fields that field selectors may name beside `metadata.name` and `metadata.namespace`:
     /// the selector's name and where it is found.
     pub selectable: &'static [(&'static str, &'static [&'static str])],
@@ -234,6 +236,7 @@ impl Kind {
             update_metadata: &[MetadataCheck::Update, MetadataCheck::Create],
             metadata_last: false,
             generation: Generation::None,
+            orphans_dependents: false,
             selectable: &[],
             columns: &[
                 Column::NAME,
@@ -287,6 +290,7 @@ impl Kind {
             None | Some(Value::Null) => match name {
                 // A bool that is not there is false.
                 "spec.hostNetwork" | "spec.unschedulable" => "false".to_owned(),
+                "status.successful" => "0".to_owned(),
                 _ => String::new(),
             },
             Some(Value::String(text)) => text.clone(),

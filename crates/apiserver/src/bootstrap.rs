@@ -7,9 +7,12 @@ use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::{Value, json};
+use stead_api::kinds::rbac::GROUP;
 use tower::ServiceExt as _;
 
+use crate::authz::defaults;
 use crate::identity::{Identity, MASTERS};
 use crate::server::ApiServer;
 
@@ -43,6 +46,7 @@ impl ApiServer {
                 let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 self.ensure("/api/v1/namespaces", name, namespace, false).await?;
             }
+            self.ensure_policy().await?;
             let endpoint = &addresses.endpoint;
             self.ensure(
                 "/api/v1/namespaces/default/services",
@@ -95,8 +99,50 @@ impl ApiServer {
     /// Keeps house until the server is closed.
     pub fn run<'a>(&'a self) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            self.inner.expire_events().await;
+            futures::join!(self.inner.expire_events(), self.aggregate_roles());
         })
+    }
+
+    /// The default roles and bindings. What a newer version adds to them is added.
+    async fn ensure_policy(&self) -> Result<(), BootstrapError> {
+        let (roles, bindings) = defaults::policy();
+        let base = format!("/apis/{GROUP}/v1");
+        let as_json = |object: serde_json::Result<Value>| {
+            object.map_err(|error| BootstrapError {
+                what: base.clone(),
+                message: error.to_string(),
+            })
+        };
+        for role in &roles {
+            let collection = format!("{base}/clusterroles");
+            let name = role.metadata.name.as_deref().unwrap_or_default();
+            let (found, body) = self.get(&collection, name).await?;
+            let found = found
+                .is_success()
+                .then(|| serde_json::from_str::<ClusterRole>(&body));
+            let mut role = role.clone();
+            if let Some(Ok(found)) = found {
+                let Some(more) = defaults::completed(&found, &role) else {
+                    continue;
+                };
+                role = more;
+            }
+            let object = as_json(serde_json::to_value(&role))?;
+            self.ensure(&collection, name, object, true).await?;
+        }
+        for binding in &bindings {
+            let name = binding.metadata.name.as_deref().unwrap_or_default();
+            let object = as_json(serde_json::to_value(binding))?;
+            self.ensure(&format!("{base}/clusterrolebindings"), name, object, false)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn get(&self, collection: &str, name: &str) -> Result<(StatusCode, String), BootstrapError> {
+        let own = format!("{collection}/{name}");
+        let found = self.call(Method::GET, &own, &Value::Null).await;
+        found.map_err(|message| BootstrapError { what: own, message })
     }
 
     /// Creates an object that is not there; where it is and `update` says so, makes it like this.
@@ -112,7 +158,7 @@ impl ApiServer {
             message,
         };
         let own = format!("{path}/{name}");
-        let (found, _) = self.call(Method::GET, &own, &Value::Null).await.map_err(failed)?;
+        let (found, _) = self.get(path, name).await?;
         let (method, path) = match found {
             StatusCode::NOT_FOUND => (Method::POST, path),
             _ if update => (Method::PUT, own.as_str()),
@@ -126,7 +172,12 @@ impl ApiServer {
         }
     }
 
-    async fn call(&self, method: Method, path: &str, object: &Value) -> Result<(StatusCode, String), String> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        object: &Value,
+    ) -> Result<(StatusCode, String), String> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)

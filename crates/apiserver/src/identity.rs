@@ -1,5 +1,7 @@
 //! Who makes a request.
 
+use std::collections::BTreeMap;
+
 /// The group whose members may do everything.
 pub const MASTERS: &str = "system:masters";
 /// The group of everyone who has shown who they are.
@@ -16,6 +18,8 @@ pub struct Identity {
     pub uid: String,
     /// Groups, `system:authenticated` among them.
     pub groups: Vec<String>,
+    /// What else is known of it.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Identity {
@@ -27,6 +31,7 @@ impl Identity {
             name: name.into(),
             uid: String::new(),
             groups,
+            extra: BTreeMap::new(),
         }
     }
 
@@ -36,6 +41,7 @@ impl Identity {
             name: "system:anonymous".to_owned(),
             uid: String::new(),
             groups: vec![UNAUTHENTICATED.to_owned()],
+            extra: BTreeMap::new(),
         }
     }
 

@@ -27,6 +27,7 @@ pub mod pki;
 mod request;
 mod resource;
 mod respond;
+mod reviews;
 pub mod server;
 mod services;
 mod stored;

@@ -26,6 +26,16 @@ pub(crate) struct WriteOptions {
     /// Everything but the write itself is done.
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    pub(crate) fields: FieldSource,
+}
+
+/// Where it is said who has set an object's fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldSource {
+    /// Nowhere yet: it follows from what the write changes.
+    Sent,
+    /// In the object, by server-side apply.
+    Applied,
 }
 
 impl WriteOptions {
@@ -60,7 +70,26 @@ impl WriteOptions {
         Ok(WriteOptions {
             dry_run,
             field_validation,
+            fields: FieldSource::Sent,
         })
+    }
+
+    /// Who applies says who they are.
+    pub(crate) fn check_apply(query: &Query) -> Result<(), ApiError> {
+        let mut errors = Errors::new();
+        if query.text("fieldManager").is_none() {
+            errors.required(&Path::new("fieldManager"), "is required for apply patch");
+        }
+        checked("PatchOptions", &errors)
+    }
+
+    /// Only who applies can take fields from others.
+    pub(crate) fn check_patch(query: &Query) -> Result<(), ApiError> {
+        let mut errors = Errors::new();
+        if query.get("force").is_some() {
+            errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+        }
+        checked("PatchOptions", &errors)
     }
 }
 
@@ -90,6 +119,17 @@ pub(crate) enum Propagation {
     Foreground,
     /// They stay.
     Orphan,
+}
+
+impl Propagation {
+    /// As options name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Propagation::Background => "Background",
+            Propagation::Foreground => "Foreground",
+            Propagation::Orphan => "Orphan",
+        }
+    }
 }
 
 /// Options of deletes.

@@ -172,7 +172,7 @@ impl Query {
 }
 
 /// Decodes `%XX`; none where that is malformed or no UTF-8.
-fn percent_decode(text: &str) -> Option<String> {
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.to_owned());
     }

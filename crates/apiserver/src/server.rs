@@ -20,13 +20,14 @@ use stead_store::{OpenError, Options, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::TokenKey;
+use crate::authz::Asked;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node_proxy::NodeClient;
 use crate::request::{Query, ResourcePath, Target, Verb};
 use crate::respond::{Accepted, Encoding};
 use crate::stored::Stored;
-use crate::{authn, authz, body, nonresource, resource, respond, subresource};
+use crate::{authz, body, nonresource, resource, respond, reviews, subresource};
 
 /// What a server needs to know of its cluster.
 #[derive(Debug, Clone)]
@@ -102,6 +103,7 @@ impl ApiServer {
 /// A request for a resource, all checked: what a handler gets.
 pub(crate) struct Call<'r> {
     pub(crate) server: &'r Inner,
+    pub(crate) identity: &'r Identity,
     pub(crate) kind: &'static Kind,
     pub(crate) path: &'r ResourcePath,
     pub(crate) query: &'r Query,
@@ -154,16 +156,18 @@ async fn handle(server: &ApiServer, parts: &Parts, body: Body) -> Result<Respons
         Some(identity) => identity.clone(),
         None => inner.authenticate(&parts.headers)?,
     };
-    let identity = authn::impersonate(identity, &parts.headers)?;
+    let identity = inner.impersonate(identity, &parts.headers)?;
     let query = Query::parse(parts.uri.query());
     match Target::parse(parts.uri.path()) {
         Target::Other(path) => {
-            authz::non_resource(&identity, &parts.method, &path)?;
+            let verb = authz::verb_of_path(&parts.method);
+            inner.check(&identity, &Asked::Path { verb, path: &path })?;
             nonresource::serve(inner, &parts.headers, &path, &query)
         }
         Target::Resource(path) => {
             let verb = Verb::of(&parts.method, &path, &query);
-            authz::resource(&identity, verb.map_or("", Verb::name), &path)?;
+            let selector = authz::selector(&query);
+            inner.check(&identity, &authz::of_request(verb, &path, selector.as_ref()))?;
             let kind = find(inner.registry, &path)?;
             let Some(verb) = verb.filter(|verb| is_allowed(kind, &path, *verb)) else {
                 return Err(not_allowed());
@@ -173,6 +177,7 @@ async fn handle(server: &ApiServer, parts: &Parts, body: Body) -> Result<Respons
             let headers = &parts.headers;
             let call = Call {
                 server: inner,
+                identity: &identity,
                 kind,
                 path: &path,
                 query: &query,
@@ -203,6 +208,7 @@ async fn route(
         Verb::List => resource::list(call).await,
         Verb::Watch => resource::watch(server, call).await,
         Verb::Create if call.kind.kind == "Binding" => subresource::bind(call, &body).await,
+        Verb::Create if reviews::is_review(call.kind) => reviews::create(call, &body),
         Verb::Create => resource::create(call, &body).await,
         Verb::Update => resource::update(call, &body).await,
         Verb::Patch => resource::patch(call, &body).await,

@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use stead_api::registry::{self, Kind};
 use stead_store::Revision;
 
+use crate::authz::Policy;
+
 /// A stored object, shared between the index, the history and those who read it.
 #[derive(Clone)]
 pub(crate) struct Stored(Arc<Object>);
@@ -36,6 +38,7 @@ pub(crate) struct Object {
     metadata_at: u32,
     revision: Revision,
     facts: OnceLock<Box<Facts>>,
+    policy: OnceLock<Box<Policy>>,
 }
 
 /// What selectors ask of an object.
@@ -118,6 +121,7 @@ impl stead_store::Value for Stored {
             metadata_at,
             revision,
             facts: OnceLock::new(),
+            policy: OnceLock::new(),
         }))
     }
 
@@ -220,6 +224,11 @@ impl Object {
             };
             Box::new(Facts { labels, fields })
         })
+    }
+
+    /// It as something that the server itself goes by; parsed at the first call.
+    pub(crate) fn policy(&self) -> &Policy {
+        self.policy.get_or_init(|| Box::new(Policy::read(&self.value())))
     }
 }
 

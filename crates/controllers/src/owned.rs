@@ -57,10 +57,10 @@ pub(crate) fn relation(owner: &ObjectMeta, object: &ObjectMeta, fits: bool) -> R
     }
 }
 
-/// The reference of an object to a controller of the group apps/v1.
-pub(crate) fn apps_reference(kind: &str, owner: &ObjectMeta) -> OwnerReference {
+/// The reference of an object to its controller, of this version and kind.
+pub(crate) fn owner_reference((version, kind): (&str, &str), owner: &ObjectMeta) -> OwnerReference {
     OwnerReference {
-        api_version: "apps/v1".to_owned(),
+        api_version: version.to_owned(),
         kind: kind.to_owned(),
         name: owner.name.clone().unwrap_or_default(),
         uid: owner.uid.clone().unwrap_or_default(),
@@ -76,15 +76,17 @@ pub(crate) async fn is_still_there<O: Object>(api: &Api<O>, owner: &ObjectMeta) 
     Ok(meta.uid == owner.uid && meta.deletion_timestamp.is_none())
 }
 
-/// An owner of the group apps/v1, and what it owns of a kind.
+/// An owner, and what it owns of a kind.
 pub(crate) struct Dependents<'a, O, D> {
-    /// The owner's kind.
-    pub(crate) kind: &'static str,
+    /// The owner's version and kind.
+    pub(crate) kind: (&'static str, &'static str),
     pub(crate) owner: &'a ObjectMeta,
     pub(crate) owners: Api<O>,
     pub(crate) selector: &'a LabelSelector,
     pub(crate) api: Api<D>,
     pub(crate) written: &'a Written<D>,
+    /// What keeps an object that is adopted until its owner has counted it.
+    pub(crate) finalizer: Option<&'static str>,
     /// Whether an object without an owner is worth having.
     pub(crate) is_wanted: fn(&D) -> bool,
 }
@@ -99,7 +101,8 @@ impl<O: Object, D: Object> Dependents<'_, O, D> {
         };
         let mut own = Vec::new();
         for object in all {
-            let owners = match related(&object) {
+            let mut metadata = json!({"uid": object.meta().uid});
+            metadata["ownerReferences"] = match related(&object) {
                 Relation::None => continue,
                 Relation::Own => {
                     own.push(object);
@@ -108,12 +111,15 @@ impl<O: Object, D: Object> Dependents<'_, O, D> {
                 Relation::Adopt if !(self.is_wanted)(&object) => continue,
                 Relation::Adopt => {
                     self.check_still_there().await?;
-                    json!([apps_reference(self.kind, self.owner)])
+                    if let Some(finalizer) = self.finalizer {
+                        metadata["finalizers"] = json!([finalizer]);
+                    }
+                    json!([owner_reference(self.kind, self.owner)])
                 }
                 Relation::Release => json!([{"$patch": "delete", "uid": self.owner.uid}]),
             };
             let name = object.meta().name.as_deref().unwrap_or_default();
-            let patch = json!({"metadata": {"uid": object.meta().uid, "ownerReferences": owners}});
+            let patch = json!({"metadata": metadata});
             let patched = self
                 .api
                 .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
@@ -130,11 +136,12 @@ impl<O: Object, D: Object> Dependents<'_, O, D> {
 
     async fn check_still_there(&self) -> Result<(), Refused> {
         let name = self.owner.name.as_deref().unwrap_or_default();
-        let gone = || kube::Error::Service(format!("{} {name} is gone or on its way out", self.kind).into());
+        let gone =
+            || kube::Error::Service(format!("{} {name} is gone or on its way out", self.kind.1).into());
         match is_still_there(&self.owners, self.owner).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refused::to("adopt")(gone())),
-            Err(error) => Err(Refused::to(format!("get {} {name}", self.kind))(error)),
+            Err(error) => Err(Refused::to(format!("get {} {name}", self.kind.1))(error)),
         }
     }
 }

@@ -1,10 +1,15 @@
 //! What a controller wrote, so that its next look does not decide on older state.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use stead_informer::{Informer, Object, revision_of};
 
 use crate::refused::{Refused, is_conflict, is_not_found};
+
+/// When to look again at what a cache that lags for long shows. Who makes things whose names the API makes up must not
+/// decide on it: nothing would tell that they are there already.
+pub(crate) const STALE: Duration = Duration::from_secs(1);
 
 /// The newest version of a kind that a controller wrote.
 ///
@@ -45,8 +50,9 @@ impl<K: Object> Written<K> {
         }
     }
 
-    /// Waits until the cache has seen what was written.
-    pub(crate) async fn caught_up(&self) {
-        self.informer.caught_up(self.newest.load(Ordering::Relaxed)).await;
+    /// Waits until the cache has seen what was written. Says whether it has: one whose watch is broken is not waited
+    /// for any longer after a while.
+    pub(crate) async fn caught_up(&self) -> bool {
+        self.informer.caught_up(self.newest.load(Ordering::Relaxed)).await
     }
 }

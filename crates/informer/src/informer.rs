@@ -183,10 +183,12 @@ impl<K: Object> Informer<K> {
         let _ = self.shared.synced.subscribe().wait_for(|synced| *synced).await;
     }
 
-    /// Waits until the cache has seen a resource version, as one gets from a write of this kind.
-    pub async fn caught_up(&self, version: u64) {
+    /// Waits until the cache has seen a resource version, as one gets from a write of this kind. Says whether it has:
+    /// one whose watch is broken is not waited for any longer after a while.
+    pub async fn caught_up(&self, version: u64) -> bool {
         let mut seen = self.shared.seen.subscribe();
-        let _ = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= version)).await;
+        let waited = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| *seen >= version)).await;
+        matches!(waited, Ok(Ok(_)))
     }
 
     /// Watches until cancelled.

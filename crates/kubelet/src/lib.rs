@@ -39,7 +39,7 @@ pub use config::Config;
 
 use crate::node::Node;
 use crate::pods::Pods;
-use crate::services::Services;
+use crate::services::{Place, Services};
 
 /// What a kubelet stands on.
 pub struct Parts {
@@ -109,7 +109,11 @@ impl Kubelet {
             let address = SocketAddr::new(config.cluster_dns.into(), 53);
             let dns = DnsServer::bind(&[address], Arc::clone(&zone), upstreams).await?;
             let proxy = Proxy::new(&parts.network, tokio::runtime::Handle::current());
-            let services = Services::new(&parts.informers, &config.node_name, proxy, zone);
+            let place = Place {
+                node: config.node_name.clone(),
+                is_exposed: parts.network.is_exposed(),
+            };
+            let services = Services::new(&parts.informers, place, proxy, zone);
             let facts = node::facts(&config);
             let node = Arc::new(Node {
                 ipam: Mutex::new(Ipam::new(ranges.node_pods)),

@@ -23,10 +23,18 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given.
 const AFFINITY_SECONDS: u64 = 10_800;
 
+/// Where services are served.
+pub(crate) struct Place {
+    /// The node's name.
+    pub(crate) node: String,
+    /// Whether load balancers are open to other machines, by the node's own ports.
+    pub(crate) is_exposed: bool,
+}
+
 /// Keeps proxy and names in step with the API.
 pub(crate) struct Services {
     informers: Informers,
-    node_name: String,
+    place: Place,
     proxy: Proxy,
     zone: Arc<Zone>,
     changed: mpsc::UnboundedReceiver<Key>,
@@ -36,7 +44,7 @@ pub(crate) struct Services {
 
 impl Services {
     /// Hears of changes from now on. To be made before the informers run.
-    pub(crate) fn new(informers: &Informers, node_name: &str, proxy: Proxy, zone: Arc<Zone>) -> Services {
+    pub(crate) fn new(informers: &Informers, place: Place, proxy: Proxy, zone: Arc<Zone>) -> Services {
         let (sender, changed) = mpsc::unbounded_channel();
         let services = sender.clone();
         informers.services.on_change(move |change| {
@@ -50,7 +58,7 @@ impl Services {
         });
         Services {
             informers: informers.clone(),
-            node_name: node_name.to_owned(),
+            place,
             proxy,
             zone,
             changed,
@@ -131,7 +139,7 @@ impl Services {
                 self.zone.remove_service(&key.namespace, &key.name);
             }
         }
-        rules(&service, &slices, &self.node_name)
+        rules(&service, &slices, &self.place)
     }
 }
 
@@ -178,7 +186,7 @@ fn addresses<'a>(list: impl IntoIterator<Item = &'a String>) -> Vec<Ipv4Addr> {
 fn rules(
     service: &Service,
     slices: &[Arc<EndpointSlice>],
-    node_name: &str,
+    place: &Place,
 ) -> BTreeMap<ServicePortKey, ServicePort> {
     let Some(spec) = &service.spec else {
         return BTreeMap::new();
@@ -193,7 +201,10 @@ fn rules(
         .flat_map(|status| status.load_balancer.iter())
         .flat_map(|lb| lb.ingress.iter().flatten());
     let mut external_ips = addresses(spec.external_ips.iter().flatten());
-    external_ips.extend(addresses(ingress.filter_map(|ingress| ingress.ip.as_ref())));
+    let balanced = addresses(ingress.filter_map(|ingress| ingress.ip.as_ref()));
+    // Who has an address has the machine's ports, too: see the controller that gives both.
+    let is_opened = place.is_exposed && !balanced.is_empty() && spec.load_balancer_class.is_none();
+    external_ips.extend(balanced);
     let policy = |policy: Option<&str>| {
         if policy == Some("Local") {
             TrafficPolicy::Local
@@ -224,7 +235,8 @@ fn rules(
             protocol: protocol(port.protocol.as_deref()),
             port: number(port.port)?,
             node_port: port.node_port.and_then(number),
-            endpoints: endpoints(slices, &name, node_name),
+            host_port: number(port.port).filter(|_| is_opened),
+            endpoints: endpoints(slices, &name, &place.node),
             affinity,
             external_policy: policy(spec.external_traffic_policy.as_deref()),
             internal_policy: policy(spec.internal_traffic_policy.as_deref()),
@@ -345,6 +357,13 @@ mod tests {
 
     use super::*;
 
+    fn place() -> Place {
+        Place {
+            node: "n1".to_owned(),
+            is_exposed: false,
+        }
+    }
+
     fn service(spec: Value) -> Service {
         serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "n"}, "spec": spec}))
             .expect("a service")
@@ -384,7 +403,7 @@ mod tests {
             {"addresses": ["10.244.0.2"], "nodeName": "n2", "conditions": {"ready": true}},
             {"addresses": ["10.244.0.4"], "conditions": {"ready": false}},
         ]))];
-        let rules = rules(&service, &slices, "n1");
+        let rules = rules(&service, &slices, &place());
         assert_eq!(targets(&rules), ["10.244.0.2:8080", "10.244.0.3:8080*"]);
         let rule = rules.values().next().expect("a rule");
         assert_eq!((rule.port, rule.node_port), (80, Some(30080)));
@@ -396,10 +415,10 @@ mod tests {
             json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ports": [{"name": "http", "port": 80}]}),
         );
         let leaving = json!({"addresses": ["10.244.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}});
-        let alone = rules(&service, &[slice(json!([leaving]))], "n1");
+        let alone = rules(&service, &[slice(json!([leaving]))], &place());
         assert_eq!(targets(&alone), ["10.244.0.3:8080"]);
         let ready = json!({"addresses": ["10.244.0.2"], "conditions": {"ready": true}});
-        let both = rules(&service, &[slice(json!([leaving, ready]))], "n1");
+        let both = rules(&service, &[slice(json!([leaving, ready]))], &place());
         assert_eq!(targets(&both), ["10.244.0.2:8080"]);
     }
 
@@ -411,7 +430,7 @@ mod tests {
         let slices = [slice(
             json!([{"addresses": ["10.244.0.3"], "hostname": "web-0", "conditions": {"ready": true}}]),
         )];
-        assert!(rules(&service, &slices, "n1").is_empty());
+        assert!(rules(&service, &slices, &place()).is_empty());
         let Some(ServiceRecords::Headless(endpoints)) = records(&service, &slices) else {
             panic!("headless")
         };
@@ -422,7 +441,7 @@ mod tests {
     #[test]
     fn an_external_name_is_only_a_name() {
         let service = service(json!({"type": "ExternalName", "externalName": "example.com"}));
-        assert!(rules(&service, &[], "n1").is_empty());
+        assert!(rules(&service, &[], &place()).is_empty());
         assert!(
             matches!(records(&service, &[]), Some(ServiceRecords::External(target)) if target == "example.com")
         );

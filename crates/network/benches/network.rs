@@ -205,6 +205,7 @@ fn service(n: u16, endpoints: u8) -> ServicePort {
         protocol: Protocol::Tcp,
         port: 80,
         node_port: None,
+        host_port: None,
         endpoints: (1..=endpoints)
             .map(|last| Endpoint {
                 address: endpoint(last),

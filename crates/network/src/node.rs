@@ -210,6 +210,11 @@ impl Network {
         &self.inner.layout.ranges
     }
 
+    /// Whether node ports and load balancers are open to other machines.
+    pub fn is_exposed(&self) -> bool {
+        self.inner.layout.expose
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.inner.layout
     }

@@ -82,6 +82,9 @@ pub(crate) struct Serve {
     /// Who gives Services of type LoadBalancer their addresses
     #[arg(long, value_enum, default_value_t, value_name = "WHO")]
     pub(crate) load_balancer: LoadBalancer,
+    /// Open Services of type LoadBalancer and NodePort to other machines, at ports of this one
+    #[arg(long)]
+    pub(crate) expose: bool,
 }
 
 /// Who gives Services of type LoadBalancer their addresses.

@@ -46,6 +46,7 @@ fn shape_of_word(word: &str) -> String {
         let (name, length) = PATTERNS
             .iter()
             .find_map(|(name, pattern)| Some((*name, begins_with(rest, pattern)?)))
+            .or_else(|| Some(("HASH", generated(&shape, rest)?)))
             .unwrap_or_else(|| {
                 let digits = rest.chars().take_while(char::is_ascii_digit).count();
                 match digits {
@@ -60,12 +61,16 @@ fn shape_of_word(word: &str) -> String {
         shape.push_str(name);
         rest = &rest[length..];
     }
-    let is_hash = |part: &str| part.len() > 7 && part.chars().all(|char| HASH.contains(char));
-    let parts: Vec<_> = shape
-        .split('-')
-        .map(|part| if is_hash(part) { "HASH" } else { part })
-        .collect();
-    parts.join("-")
+    shape
+}
+
+/// How long the part of a name is that begins a text, if it was generated: a hash, or what makes a pod's name from
+/// that of its ReplicaSet, which ends with a hash.
+fn generated(before: &str, text: &str) -> Option<usize> {
+    let is_begin = before.is_empty() || before.ends_with(['-', '/']);
+    let part = text.split('-').next().filter(|_| is_begin)?;
+    let is_long = part.len() > 7 || (part.len() == 5 && before.ends_with("HASH-"));
+    (is_long && part.chars().all(|char| HASH.contains(char))).then_some(part.len())
 }
 
 /// The letters that Kubernetes makes hashes of.
@@ -135,6 +140,8 @@ mod tests {
             ("pvc-a48a963a-cbb8-4ede-bb86-89ec2a4843df 100Mi", "pvc-UUID 100Mi"),
             ("chart-1701168705-app-python-helm-0", "chart-N-app-python-helm-0"),
             ("web-5d4f8c7b9 done in 0.11 s", "web-HASH done in N s"),
+            ("pod/web-5d4f8c7b9-x2b4c", "pod/web-HASH-HASH"),
+            ("web-5d4567899-24567 web-x2b4c", "web-HASH-HASH web-x2b4c"),
             (
                 "| default | http://172.16.0.1:5000 |",
                 "| default | http://IP:5000 |",

@@ -68,7 +68,7 @@ pub enum See {
         /// Also the certificates that every namespace has.
         #[serde(default)]
         all: bool,
-        /// The fields to show instead of the usual ones.
+        /// The fields to show beside the usual ones.
         fields: Option<Vec<String>>,
     },
 }
@@ -91,6 +91,18 @@ pub struct Step {
     /// Seconds that this takes at the least.
     #[serde(default)]
     pub not_before: f64,
+    /// What holds all the time.
+    pub bounds: Option<Bounds>,
+}
+
+/// How many pods there are at the most, and ready ones at the least. Those on their way out do not count.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bounds {
+    /// At the most.
+    pub max_active: usize,
+    /// At the least.
+    pub min_ready: usize,
 }
 
 /// An answer.

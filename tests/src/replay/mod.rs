@@ -11,7 +11,7 @@ mod names;
 mod pods;
 mod shown;
 
-pub use case::{Call, Case, Expected, See, Step};
+pub use case::{Bounds, Call, Case, Expected, See, Step};
 pub use compare::{compare, compare_events};
 pub use differences::{Differences, NotYet};
 pub use names::Names;

@@ -50,9 +50,16 @@ struct Seen {
     ready: bool,
     ended: bool,
     terminating: bool,
+    tracked: bool,
 }
 
 impl Pods {
+    /// How many pods are there and neither ended nor on their way out, and how many of them are ready.
+    pub fn counts(&self) -> (usize, usize) {
+        let active = || self.0.values().filter(|pod| !pod.terminating && !pod.ended);
+        (active().count(), active().filter(|pod| pod.ready).count())
+    }
+
     /// What a change of a pod means. What happens to a pod that is on its way out is not told, but its end.
     pub fn change(&mut self, kind: &str, pod: &Value, names: &mut Names) -> Vec<PodEvent> {
         let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
@@ -68,7 +75,10 @@ impl Pods {
             ready: is_ready(pod),
             ended: matches!(phase, "Succeeded" | "Failed"),
             terminating: text("/metadata/deletionTimestamp").is_some(),
+            tracked: is_tracked(pod) && kind != "DELETED",
         };
+        // The recordings do not tell of a Job's pods when they are ready.
+        let is_of_job = label("batch.kubernetes.io~1job-name").is_some();
         let mut what = Vec::new();
         if before.is_none() && kind != "DELETED" {
             what.push("created");
@@ -76,12 +86,15 @@ impl Pods {
         if !was.terminating && !now.terminating {
             if now.ended && !was.ended {
                 what.push(if phase == "Failed" { "failed" } else { "succeeded" });
-            } else if now.ready != was.ready && !now.ended {
+            } else if now.ready != was.ready && !now.ended && !is_of_job {
                 what.push(if now.ready { "ready" } else { "unready" });
             }
         }
         if now.terminating && !was.terminating {
             what.push("terminating");
+        }
+        if was.tracked && !now.tracked {
+            what.push("untracked");
         }
         if kind == "DELETED" {
             what.push("deleted");
@@ -101,6 +114,13 @@ fn is_ready(pod: &Value) -> bool {
         let is = |field: &str, value: &str| condition.get(field).and_then(Value::as_str) == Some(value);
         is("type", "Ready") && is("status", "True")
     })
+}
+
+/// Whether a pod is kept until its Job has counted it.
+fn is_tracked(pod: &Value) -> bool {
+    let finalizers = pod.pointer("/metadata/finalizers").and_then(Value::as_array);
+    let mut names = finalizers.into_iter().flatten();
+    names.any(|name| name == "batch.kubernetes.io/job-tracking")
 }
 
 /// Whether a pod's name is of no meaning: those of a StatefulSet's pods have one.

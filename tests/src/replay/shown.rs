@@ -6,16 +6,18 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Map, Value, json};
 
-use super::pods::is_made_up;
+use super::pods::{Naming, is_made_up};
 
 /// For each kind, by its name in paths, what is shown beside the metadata. A dot leads into a field.
 const FIELDS: &[(&str, &[&str])] = &[
     ("configmaps", &["data"]),
     ("controllerrevisions", &["revision", "data"]),
+    ("cronjobs", &["status"]),
     ("deployments", &["status"]),
     ("endpoints", &["subsets"]),
     ("endpointslices", &["endpoints", "ports", "addressType"]),
     ("horizontalpodautoscalers", &["status"]),
+    ("jobs", &["spec.suspend", "status"]),
     ("leases", &["spec"]),
     ("namespaces", &["spec.finalizers", "status"]),
     (
@@ -44,14 +46,33 @@ const DROPPED: &[&str] = &[
     "endpoints.kubernetes.io/last-change-trigger-time",
 ];
 
-/// What is shown of an object of a kind; `fields` instead of the usual ones.
-pub fn shown(kind: &str, object: &Value, fields: Option<&[String]>) -> Value {
+/// Fields whose time is different in every run.
+const TIMES: &[&str] = &[
+    "batch.kubernetes.io/cronjob-scheduled-timestamp",
+    "completionTime",
+    "lastScheduleTime",
+    "lastSuccessfulTime",
+    "renewTime",
+    "startTime",
+];
+
+/// Fields whose uid is different in every run.
+const UIDS: &[&str] = &[
+    "batch.kubernetes.io/controller-uid",
+    "controller-uid",
+    "kubernetes.io/service-account.uid",
+];
+
+/// What is shown of an object of a kind: `fields` beside the usual ones. Where it makes no difference which pod is
+/// which, a name that was made up is shown without its end.
+pub fn shown(kind: &str, object: &Value, fields: Option<&[String]>, naming: Naming) -> Value {
     let meta = &object["metadata"];
     let mut shown = Map::new();
     for field in ["name", "labels", "annotations", "finalizers", "ownerReferences"] {
         shown.insert(field.to_owned(), meta[field].clone());
     }
-    if (kind == "endpointslices" || kind == "pods" && is_made_up(object))
+    let is_any_pod = kind == "pods" && naming == Naming::Interchangeable && is_made_up(object);
+    if (kind == "endpointslices" || is_any_pod)
         && let Some(stem) = meta["generateName"].as_str()
     {
         shown.insert("name".to_owned(), json!(format!("{stem}*")));
@@ -64,7 +85,7 @@ pub fn shown(kind: &str, object: &Value, fields: Option<&[String]>) -> Value {
         .into_iter()
         .flat_map(|(_, fields)| fields.iter().map(|field| (*field).to_owned()))
         .collect();
-    for field in fields.unwrap_or(&usual) {
+    for field in usual.iter().chain(fields.unwrap_or_default()) {
         let pointer = format!("/{}", field.replace('.', "/"));
         let mut value = object.pointer(&pointer).cloned().unwrap_or_default();
         if field == "data" && kind != "controllerrevisions" {
@@ -94,8 +115,8 @@ fn tidy(value: Value) -> Option<Value> {
                     return None;
                 }
                 let value = match name.as_str() {
-                    "renewTime" => json!("<time>"),
-                    "kubernetes.io/service-account.uid" => json!("<uid>"),
+                    _ if TIMES.contains(&name.as_str()) && value.is_string() => json!("<time>"),
+                    _ if UIDS.contains(&name.as_str()) => json!("<uid>"),
                     _ => tidy(value)?,
                 };
                 Some((name, value))

@@ -13,6 +13,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod ip;
+mod job;
 mod lease;
 mod namespace;
 mod node;
@@ -20,16 +21,19 @@ mod node_selector;
 mod persistent_volume;
 mod replica_set;
 mod resources;
+mod review;
 mod same;
 mod secret;
 mod service_account;
 mod volume_source;
+mod webhook;
 mod workload;
 
 pub mod binding;
 mod claim_templates;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod rbac;
 pub mod scale;
 pub mod service;
 pub mod stateful_set;
@@ -59,15 +63,28 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &secret::KIND,
         &service::KIND,
         &service_account::KIND,
+        &webhook::MUTATING,
+        &webhook::VALIDATING,
         &controller_revision::KIND,
         &deployment::KIND,
         &replica_set::KIND,
         &stateful_set::KIND,
+        &review::SELF_SUBJECT,
+        &review::TOKEN,
+        &review::ACCESS,
+        &review::LOCAL_ACCESS,
+        &review::SELF_ACCESS,
+        &review::SELF_RULES,
         &autoscaler::KIND,
         &autoscaler::V1_KIND,
+        &job::KIND,
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,
+        &rbac::ROLE,
+        &rbac::BINDING,
+        &rbac::CLUSTER_ROLE,
+        &rbac::CLUSTER_BINDING,
         &storage_class::KIND,
     ]
 }

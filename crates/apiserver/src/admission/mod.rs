@@ -6,6 +6,7 @@
 
 mod pods;
 mod storage;
+pub(crate) mod webhook;
 
 use serde_json::{Value, json};
 use stead_api::error::ApiError;

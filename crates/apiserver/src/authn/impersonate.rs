@@ -1,64 +1,137 @@
 //! Acting as someone else ("User impersonation"; `kubectl --as`).
 
+use std::collections::BTreeMap;
+
 use http::HeaderMap;
 use stead_api::error::ApiError;
 
-use crate::authz;
+use crate::authz::Asked;
 use crate::identity::{AUTHENTICATED, Identity, UNAUTHENTICATED};
+use crate::request::percent_decode;
+use crate::server::Inner;
 
-/// Who a request is to be made by: the identity itself, or the one that its headers name, if it may
-/// act as that one.
-pub(crate) fn impersonate(identity: Identity, headers: &HeaderMap) -> Result<Identity, ApiError> {
-    let texts = |name: &str| -> Vec<&str> {
-        let values = headers.get_all(name).iter();
-        values
-            .filter_map(|value| value.to_str().ok())
-            .filter(|value| !value.is_empty())
-            .collect()
-    };
-    let groups = texts("impersonate-group");
-    let Some(&user) = texts("impersonate-user").first() else {
+/// The group of what is impersonated beside users, groups and service accounts.
+const GROUP: &str = "authentication.k8s.io";
+const EXTRA: &str = "impersonate-extra-";
+
+/// Whom a request's headers name.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted<'h> {
+    user: &'h str,
+    uid: &'h str,
+    groups: Vec<&'h str>,
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl Inner {
+    /// Who a request is to be made by: the identity itself, or the one that its headers name, if it
+    /// may act as that one.
+    pub(crate) fn impersonate(&self, identity: Identity, headers: &HeaderMap) -> Result<Identity, ApiError> {
+        let Some(wanted) = Wanted::read(headers)? else {
+            return Ok(identity);
+        };
+        for asked in wanted.asks() {
+            self.check(&identity, &asked)?;
+        }
+        Ok(wanted.identity())
+    }
+}
+
+impl<'h> Wanted<'h> {
+    fn read(headers: &'h HeaderMap) -> Result<Option<Wanted<'h>>, ApiError> {
+        let texts = |name: &str| -> Vec<&'h str> {
+            let values = headers.get_all(name).iter();
+            values
+                .filter_map(|value| value.to_str().ok())
+                .filter(|value| !value.is_empty())
+                .collect()
+        };
+        let mut extra = BTreeMap::new();
+        for name in headers.keys().map(http::HeaderName::as_str) {
+            if let Some(key) = name.strip_prefix(EXTRA).and_then(percent_decode) {
+                let values = texts(name).into_iter().map(str::to_owned);
+                extra.insert(key, values.collect());
+            }
+        }
+        let first = |name: &str| texts(name).first().copied().unwrap_or_default();
+        let wanted = Wanted {
+            user: first("impersonate-user"),
+            uid: first("impersonate-uid"),
+            groups: texts("impersonate-group"),
+            extra,
+        };
+        if !wanted.user.is_empty() {
+            return Ok(Some(wanted));
+        }
         let asked = ["impersonate-group", "impersonate-uid"]
             .into_iter()
-            .find(|name| headers.contains_key(*name));
-        return match asked {
-            None => Ok(identity),
+            .find(|name| headers.contains_key(*name))
+            .or_else(|| (!wanted.extra.is_empty()).then_some("impersonate-extra"));
+        match asked {
+            None => Ok(None),
             Some(what) => Err(ApiError::internal(format!(
                 "requested {what} without impersonating a user"
             ))),
-        };
-    };
-    authz::impersonate(&identity, user)?;
-    Ok(acted(
-        user,
-        texts("impersonate-uid").first().copied().unwrap_or_default(),
-        &groups,
-    ))
-}
+        }
+    }
 
-fn acted(user: &str, uid: &str, groups: &[&str]) -> Identity {
-    let account = user
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'));
-    if let (Some((namespace, name)), true) = (account, groups.is_empty()) {
-        return Identity::service_account(namespace, name, uid);
+    fn account(&self) -> Option<(&'h str, &'h str)> {
+        self.user.strip_prefix("system:serviceaccount:")?.split_once(':')
     }
-    let mut groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
-    let own = if user == "system:anonymous" {
-        UNAUTHENTICATED
-    } else {
-        AUTHENTICATED
-    };
-    if !groups
-        .iter()
-        .any(|group| [AUTHENTICATED, UNAUTHENTICATED].contains(&group.as_str()))
-    {
-        groups.push(own.to_owned());
+
+    /// What one must be allowed for it.
+    fn asks(&self) -> Vec<Asked<'_>> {
+        let ask = |group, resource, subresource, namespace, name| Asked::Resource {
+            verb: "impersonate",
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+        };
+        let mut asks = vec![match self.account() {
+            Some((namespace, name)) => ask("", "serviceaccounts", "", namespace, name),
+            None => ask("", "users", "", "", self.user),
+        }];
+        asks.extend(self.groups.iter().map(|group| ask("", "groups", "", "", *group)));
+        for (key, values) in &self.extra {
+            asks.extend(
+                values
+                    .iter()
+                    .map(|value| ask(GROUP, "userextras", key, "", value)),
+            );
+        }
+        if !self.uid.is_empty() {
+            asks.push(ask(GROUP, "uids", "", "", self.uid));
+        }
+        asks
     }
-    Identity {
-        name: user.to_owned(),
-        uid: uid.to_owned(),
-        groups,
+
+    fn identity(self) -> Identity {
+        if let (Some((namespace, name)), true) = (self.account(), self.groups.is_empty()) {
+            return Identity {
+                extra: self.extra,
+                ..Identity::service_account(namespace, name, self.uid)
+            };
+        }
+        let mut groups: Vec<String> = self.groups.iter().map(|group| (*group).to_owned()).collect();
+        let own = if self.user == "system:anonymous" {
+            UNAUTHENTICATED
+        } else {
+            AUTHENTICATED
+        };
+        if !groups
+            .iter()
+            .any(|group| [AUTHENTICATED, UNAUTHENTICATED].contains(&group.as_str()))
+        {
+            groups.push(own.to_owned());
+        }
+        Identity {
+            name: self.user.to_owned(),
+            uid: self.uid.to_owned(),
+            groups,
+            extra: self.extra,
+        }
     }
 }
 
@@ -67,7 +140,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::identity::MASTERS;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -77,27 +149,67 @@ mod tests {
     }
 
     #[test]
-    fn an_administrator_acts_as_others_with_their_rights_only() {
-        let admin = || Identity::new("admin", [MASTERS]);
-        let jane = impersonate(admin(), &headers(&[("impersonate-user", "jane")])).expect("jane");
+    fn who_is_meant_follows_from_the_headers() {
+        let named = |pairs: &[(&'static str, &'static str)]| {
+            let headers = headers(pairs);
+            let wanted = Wanted::read(&headers).expect("it can be read");
+            wanted.map(Wanted::identity)
+        };
+        let jane = named(&[
+            ("impersonate-user", "jane"),
+            ("impersonate-extra-acme.com%2Fproject", "p"),
+        ])
+        .expect("jane");
         assert_eq!(
-            (jane.name.as_str(), jane.groups),
-            ("jane", vec![AUTHENTICATED.to_owned()])
+            (jane.name.as_str(), &jane.groups[..]),
+            ("jane", &[AUTHENTICATED.to_owned()][..])
         );
-        let account = headers(&[("impersonate-user", "system:serviceaccount:a:b")]);
-        let account = impersonate(admin(), &account).expect("a service account");
+        assert_eq!(jane.extra["acme.com/project"], ["p"]);
+        let account = named(&[("impersonate-user", "system:serviceaccount:a:b")]).expect("a service account");
         assert!(account.is_in("system:serviceaccounts:a"));
-        assert_eq!(impersonate(admin(), &HeaderMap::new()).expect("itself"), admin());
+        assert_eq!(named(&[]), None);
     }
 
     #[test]
-    fn others_act_as_nobody() {
-        let jane = || Identity::new("jane", [""; 0]);
+    fn each_part_of_it_must_be_allowed() {
+        let headers = headers(&[
+            ("impersonate-user", "jane"),
+            ("impersonate-uid", "u"),
+            ("impersonate-group", "g"),
+            ("impersonate-extra-reason", "r"),
+        ]);
+        let wanted = Wanted::read(&headers).expect("it can be read").expect("jane");
+        let asked: Vec<String> = wanted
+            .asks()
+            .iter()
+            .map(|asked| match asked {
+                Asked::Resource {
+                    group,
+                    resource,
+                    subresource,
+                    name,
+                    ..
+                } => {
+                    format!("{group} {resource} {subresource} {name}")
+                }
+                Asked::Path { path, .. } => (*path).to_owned(),
+            })
+            .collect();
+        assert_eq!(
+            asked,
+            [
+                " users  jane",
+                " groups  g",
+                "authentication.k8s.io userextras reason r",
+                "authentication.k8s.io uids  u",
+            ]
+        );
+    }
+
+    #[test]
+    fn nobody_is_a_group_alone() {
         let error =
-            impersonate(jane(), &headers(&[("impersonate-user", "admin")])).expect_err("it is refused");
-        assert_eq!(error.code, 403);
-        let error =
-            impersonate(jane(), &headers(&[("impersonate-group", MASTERS)])).expect_err("it is refused");
+            Wanted::read(&headers(&[("impersonate-group", "system:masters")])).expect_err("it is refused");
         assert_eq!(error.code, 500);
     }
 }

@@ -5,11 +5,10 @@ mod token;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use stead_api::error::ApiError;
+use stead_api::error::{ApiError, quote};
 use stead_api::meta;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-pub(crate) use impersonate::impersonate;
 pub use token::{Claims, Reference, TokenError, TokenKey};
 
 use crate::identity::Identity;
@@ -28,6 +27,15 @@ pub fn of_certificate(der: &[u8]) -> Option<Identity> {
     Some(Identity::new(name, groups))
 }
 
+/// Why a token shows nobody.
+#[derive(Debug)]
+pub(crate) enum TokenRefused {
+    /// It is none of this cluster's.
+    Unknown,
+    /// It is no longer good, or not for this.
+    Because(String),
+}
+
 impl Inner {
     /// The identity that a request's headers show; anonymous where they show none.
     pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
@@ -35,46 +43,78 @@ impl Inner {
         let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
             return Ok(Identity::anonymous());
         };
-        self.verify_token(token.trim(), jiff::Timestamp::now())
-            .ok_or_else(|| ApiError::new(401, "Unauthorized", "Unauthorized"))
+        let audiences = [self.tokens.issuer().to_owned()];
+        self.verify_token(token.trim(), &audiences, jiff::Timestamp::now())
+            .map(|(identity, _)| identity)
+            .map_err(|_| ApiError::new(401, "Unauthorized", "Unauthorized"))
     }
 
-    /// The service account that a token is for: the signature is ours, the token is in its time,
-    /// and the account, and the pod or secret it may be bound to, still are what they were.
-    fn verify_token(&self, token: &str, now: jiff::Timestamp) -> Option<Identity> {
-        let claims = self.tokens.verify(token, now).ok()?;
-        let is_current = |plural: &str, name: &str, uid: &str| {
-            let kind = self.registry.resource("", "v1", plural)?;
-            let object = self
-                .store
-                .get(&key::object(kind, &claims.namespace, name))?
-                .value
-                .value();
-            (meta::uid(&object) == uid && !meta::is_deleting(&object)).then_some(())
-        };
-        is_current(
-            "serviceaccounts",
-            &claims.service_account.name,
-            &claims.service_account.uid,
-        )?;
+    /// The service account that a token is for, and which of the audiences it is good for: the
+    /// signature is ours, the token is in its time, and the account, and the pod or secret it may be
+    /// bound to, still are what they were.
+    pub(crate) fn verify_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: jiff::Timestamp,
+    ) -> Result<(Identity, Vec<String>), TokenRefused> {
+        let claims = self.tokens.verify(token, now).map_err(|error| match error {
+            TokenError::Expired => TokenRefused::Because("service account token has expired".to_owned()),
+            _ => TokenRefused::Unknown,
+        })?;
+        let common: Vec<String> = audiences
+            .iter()
+            .filter(|audience| claims.audiences.contains(audience))
+            .cloned()
+            .collect();
+        if common.is_empty() {
+            let list = |list: &[String]| {
+                let quoted: Vec<String> = list.iter().map(|text| quote(text)).collect();
+                format!("[{}]", quoted.join(" "))
+            };
+            return Err(TokenRefused::Because(format!(
+                "token audiences {} is invalid for the target audiences {}",
+                list(&claims.audiences),
+                list(audiences)
+            )));
+        }
+        let gone = |what: &str| TokenRefused::Because(format!("{what} has been deleted"));
+        let account = &claims.service_account;
+        if !self.is_current("serviceaccounts", &claims.namespace, account, false) {
+            return Err(gone("service account"));
+        }
+        let mut identity = Identity::service_account(&claims.namespace, &account.name, &account.uid);
         if let Some(pod) = &claims.pod {
-            let kind = self.registry.resource("", "v1", "pods")?;
-            let object = self
-                .store
-                .get(&key::object(kind, &claims.namespace, &pod.name))?
-                .value
-                .value();
-            if meta::uid(&object) != pod.uid {
-                return None;
+            if !self.is_current("pods", &claims.namespace, pod, true) {
+                return Err(gone("pod"));
             }
+            let extra = |key: &str, value: &str| {
+                (
+                    format!("authentication.kubernetes.io/pod-{key}"),
+                    vec![value.to_owned()],
+                )
+            };
+            identity
+                .extra
+                .extend([extra("name", &pod.name), extra("uid", &pod.uid)]);
         }
-        if let Some(secret) = &claims.secret {
-            is_current("secrets", &secret.name, &secret.uid)?;
+        if let Some(secret) = &claims.secret
+            && !self.is_current("secrets", &claims.namespace, secret, false)
+        {
+            return Err(gone("secret"));
         }
-        Some(Identity::service_account(
-            &claims.namespace,
-            &claims.service_account.name,
-            &claims.service_account.uid,
-        ))
+        Ok((identity, common))
+    }
+
+    /// Whether an object is still the one that a token names. A pod is until it has ended.
+    fn is_current(&self, plural: &str, namespace: &str, wanted: &Reference, deleting: bool) -> bool {
+        let Some(kind) = self.registry.resource("", "v1", plural) else {
+            return false;
+        };
+        let object = self.store.get(&key::object(kind, namespace, &wanted.name));
+        object.is_some_and(|entry| {
+            let object = entry.value.value();
+            meta::uid(&object) == wanted.uid && (deleting || !meta::is_deleting(&object))
+        })
     }
 }

@@ -161,8 +161,8 @@ impl TokenKey {
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref())))
     }
 
-    /// Checks a token's signature, issuer and time, and gives what it says. The API server's own
-    /// audience must be among the token's.
+    /// Checks a token's signature, issuer and time, and gives what it says. Whom it is for is the
+    /// caller's to check.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Foreign)?;
         let (header, payload) = signed.split_once('.').ok_or(TokenError::Foreign)?;
@@ -175,7 +175,7 @@ impl TokenKey {
             .verify(signed.as_bytes(), &bytes(signature)?)
             .map_err(|_| TokenError::Foreign)?;
         let payload: Payload = serde_json::from_slice(&bytes(payload)?).map_err(|_| TokenError::Foreign)?;
-        if payload.iss != self.issuer || !payload.aud.contains(&self.issuer) {
+        if payload.iss != self.issuer {
             return Err(TokenError::Foreign);
         }
         let now = now.as_second();
@@ -254,8 +254,6 @@ mod tests {
         let now = Timestamp::from_second(1500).expect("a time");
         let (ours, theirs) = (key(), key());
         let token = theirs.sign(&claims("https://issuer")).expect("a token");
-        assert!(matches!(ours.verify(&token, now), Err(TokenError::Foreign)));
-        let token = ours.sign(&claims("vault")).expect("a token");
         assert!(matches!(ours.verify(&token, now), Err(TokenError::Foreign)));
         for token in ["", "a.b.c", "..", "x"] {
             assert!(

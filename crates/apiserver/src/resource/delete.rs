@@ -14,6 +14,7 @@ use super::list::{answer, page};
 use super::read::{closed, show, view};
 use super::write::{commit_error, modified};
 use crate::admission;
+use crate::admission::webhook::Write as Webhooks;
 use crate::body::{media_type, yaml_to_json};
 use crate::options::{DeleteOptions, ListOptions, Propagation, delete_body};
 use crate::respond;
@@ -49,15 +50,22 @@ pub(crate) enum Removal {
 pub(crate) async fn delete(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
     let options = DeleteOptions::parse(call.query, parse_body(call, body)?)?;
     let name = call.path.name.as_str();
-    let (object, gone) = remove(call, &call.path.namespace, name, &options).await?;
-    if gone && !RETURNED.contains(&call.kind.plural) {
-        return Ok(respond::value(
-            200,
-            call.accepted.encoding,
-            &success(call.kind, &object),
+    let mut warnings = Vec::new();
+    if call.kind.orphans_dependents && options.propagation.is_none() {
+        warnings.push(format!(
+            "child pods are preserved by default when {} are deleted; set propagationPolicy=Background to remove \
+             them or set propagationPolicy=Orphan to suppress this warning",
+            call.kind.plural
         ));
     }
-    show(call, 200, &object)
+    let (object, gone) = remove(call, &call.path.namespace, name, &options, &mut warnings).await?;
+    let mut response = if gone && !RETURNED.contains(&call.kind.plural) {
+        respond::value(200, call.accepted.encoding, &success(call.kind, &object))
+    } else {
+        show(call, 200, &object)?
+    };
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// DELETE of a collection.
@@ -65,14 +73,18 @@ pub(crate) async fn delete_collection(call: &Call<'_>, body: &Bytes) -> Result<R
     let options = DeleteOptions::parse(call.query, parse_body(call, body)?)?;
     let list = ListOptions::parse(call.query, call.kind, false)?;
     let page = page(call.server, call.kind, &call.path.namespace, &list).await?;
+    let mut warnings = Vec::new();
     for object in &page.items {
         let object = object.value();
-        match remove(call, meta::namespace(&object), meta::name(&object), &options).await {
+        let (namespace, name) = (meta::namespace(&object), meta::name(&object));
+        match remove(call, namespace, name, &options, &mut warnings).await {
             Err(error) if error.code != 404 => return Err(error),
             _ => {}
         }
     }
-    answer(call, &page)
+    let mut response = answer(call, &page)?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 fn parse_body(call: &Call<'_>, body: &Bytes) -> Result<Option<Value>, ApiError> {
@@ -116,6 +128,7 @@ pub(crate) async fn remove(
     namespace: &str,
     name: &str,
     options: &DeleteOptions,
+    warnings: &mut Vec<String>,
 ) -> Result<(Value, bool), ApiError> {
     let kind = call.kind;
     admission::check_delete(call, name)?;
@@ -125,6 +138,9 @@ pub(crate) async fn remove(
         let stored: Stored = call.server.store.get(&object_key).ok_or_else(not_found)?.value;
         let object = view(kind, &stored);
         check_preconditions(kind, &object, options)?;
+        if let Some(webhooks) = Webhooks::deletion(call, &object, options) {
+            Box::pin(webhooks.validate(None, warnings)).await?;
+        }
         let condition = Condition::Unchanged(stored.revision());
         let (txn, gone) = match plan(kind, &object, options, Timestamp::now()) {
             Removal::Unchanged => return Ok((object, false)),
@@ -181,7 +197,7 @@ fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) ->
     } else {
         0
     };
-    let finalizers = finalizers_for(object, options.propagation);
+    let finalizers = finalizers_for(kind, object, options.propagation);
     let namespace_content = kind.kind == "Namespace"
         && object["spec"]["finalizers"]
             .as_array()
@@ -237,9 +253,13 @@ fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) ->
 }
 
 /// The finalizers once the propagation policy has had its say.
-fn finalizers_for(object: &Value, propagation: Option<Propagation>) -> Vec<&str> {
+fn finalizers_for<'o>(kind: &Kind, object: &'o Value, propagation: Option<Propagation>) -> Vec<&'o str> {
     let own = meta::finalizers(object);
-    let wanted = match propagation {
+    let decided = own
+        .iter()
+        .any(|name| [ORPHAN_FINALIZER, FOREGROUND_FINALIZER].contains(name));
+    let usual = (kind.orphans_dependents && !decided).then_some(Propagation::Orphan);
+    let wanted = match propagation.or(usual) {
         Some(Propagation::Orphan) => Some(ORPHAN_FINALIZER),
         Some(Propagation::Foreground) => Some(FOREGROUND_FINALIZER),
         Some(Propagation::Background) => None,

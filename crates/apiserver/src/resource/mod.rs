@@ -1,5 +1,6 @@
 //! The verbs on resources.
 
+mod applying;
 mod delete;
 mod list;
 mod patching;

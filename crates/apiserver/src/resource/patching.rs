@@ -15,6 +15,7 @@ pub(super) enum PatchType {
     Json,
     Merge,
     Strategic,
+    Apply,
 }
 
 /// The type that a request's headers name.
@@ -27,9 +28,7 @@ pub(super) fn patch_type(headers: &http::HeaderMap) -> Result<PatchType, ApiErro
         "application/json-patch+json" => Ok(PatchType::Json),
         "application/merge-patch+json" => Ok(PatchType::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => Err(unsupported(
-            "server-side apply is not served yet; use client-side apply",
-        )),
+        "application/apply-patch+yaml" => Ok(PatchType::Apply),
         _ => Err(unsupported("415: Unsupported Media Type")),
     }
 }
@@ -46,6 +45,13 @@ pub(crate) fn patch_with(
         PatchType::Merge => patches::merge_patch(before, patch),
         PatchType::Strategic => patches::parse_object(patch)
             .and_then(|patch| patches::strategic_merge(schema::builtin(), ty, before, patch)),
+        PatchType::Apply => {
+            return Err(ApiError::new(
+                415,
+                "UnsupportedMediaType",
+                "server-side apply is served for objects and their status: apply the field in the object itself",
+            ));
+        }
     };
     patched.map_err(|error| match error {
         PatchError::Malformed(why) => ApiError::bad_request(format!("error decoding patch: {why}")),
@@ -83,16 +89,8 @@ pub(super) fn check_patched_kind(patched: &Value, kind: &Kind) -> Result<(), Api
         patched.to_string().as_str(),
         &why,
     );
-    Err(invalid_patch(&errors))
-}
-
-/// 422 for what a patch makes of an object. It names neither object nor kind.
-fn invalid_patch(errors: &Errors) -> ApiError {
-    let mut error = ApiError::invalid("", "", "", errors);
-    if let Some(details) = error.details.as_mut().and_then(Value::as_object_mut) {
-        details.remove("kind");
-    }
-    error
+    // It names neither object nor kind.
+    Err(ApiError::invalid("", "", "", &errors))
 }
 
 /// What the patch did not bring is not held against it.
@@ -113,6 +111,6 @@ pub(super) fn decode_patched(
             name.as_str(),
             &error.message,
         );
-        invalid_patch(&errors)
+        ApiError::invalid("", "", "", &errors)
     })
 }

@@ -44,12 +44,7 @@ pub(super) fn fit_to_path(call: &Call<'_>, object: &mut Value) -> Result<(), Api
 }
 
 pub(super) fn fill_metadata(kind: &Kind, object: &mut Value) {
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "managedFields",
-    ] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         meta::remove(object, field);
     }
     meta::set(object, "uid", new_uid());
@@ -144,7 +139,6 @@ pub(super) fn keep_metadata(new: &mut Value, old: &Value) {
             meta::set(new, field, kept(field));
         }
     }
-    meta::remove(new, "managedFields");
     meta::remove(new, "selfLink");
 }
 

@@ -13,22 +13,25 @@ use stead_api::object::NotOfKind;
 use stead_api::registry::Kind;
 use stead_store::{CommitError, Condition, Txn};
 
-use super::patching::{check_patched_kind, decode_patched, patch_type, patch_with};
+use super::applying::{apply_part, keep_notes, note_creation, note_update};
+use super::patching::{PatchType, check_patched_kind, decode_patched, patch_type, patch_with};
 use super::prepare::{
     fill_metadata, fit_to_namespace, fit_to_path, generate_name, keep_metadata, keep_parts, prepare_create,
     prepare_update, stored_group,
 };
 use super::read::{closed, current, show, view};
 use crate::admission;
+use crate::admission::webhook::Write as Webhooks;
+use crate::authz;
 use crate::body::{self, Expected, Received};
-use crate::options::WriteOptions;
+use crate::options::{FieldSource, WriteOptions};
 use crate::respond;
 use crate::server::Call;
 use crate::services;
 use crate::stored::{Stored, encode, key};
 
 /// How often a write is tried that loses races against others.
-const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 8;
 
 /// What came of a write.
 pub(crate) enum Written {
@@ -117,9 +120,12 @@ pub(crate) async fn patch(call: &Call<'_>, body: &Bytes) -> Result<Response, Api
 
 /// PATCH of an object or of a part of it.
 pub(crate) async fn patch_part(call: &Call<'_>, body: &Bytes, change: Change) -> Result<Response, ApiError> {
+    if let PatchType::Apply = patch_type(call.headers)? {
+        return Box::pin(apply_part(call, body, change)).await;
+    }
     let options = WriteOptions::parse(call.query, "PatchOptions")?;
+    WriteOptions::check_patch(call.query)?;
     let expected = Expected::of(call.kind);
-    patch_type(call.headers)?;
     for _ in 0..ATTEMPTS {
         let old = current(call)?;
         let before = view(call.kind, &old);
@@ -157,6 +163,9 @@ pub(crate) async fn create_object(
         ));
     }
     fill_metadata(kind, &mut object);
+    if options.fields == FieldSource::Sent {
+        meta::remove(&mut object, "managedFields");
+    }
     (kind.logic.set_defaults)(&mut object).map_err(broken)?;
     let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
     for _ in 0..ATTEMPTS {
@@ -167,7 +176,17 @@ pub(crate) async fn create_object(
         }
         let namespace = admission::namespace_for_create(call, &new)?;
         admission::mutate_create(call, &mut new)?;
+        let webhooks = Webhooks::new(call, Change::Main, None, options.dry_run);
+        if let Some(webhooks) = &webhooks {
+            let again = |new: &mut Value| admission::mutate_create(call, new);
+            Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
+        }
+        authz::check_escalation(call, &new, None)?;
         prepare_create(kind, &mut new, warnings)?;
+        note_creation(call, &mut new, options);
+        if let Some(webhooks) = &webhooks {
+            Box::pin(webhooks.validate(Some(&new), warnings)).await?;
+        }
         let object_key = key::object(kind, meta::namespace(&new), meta::name(&new));
         let allocation = services::allocate(call, &mut new, None)?;
         if options.dry_run {
@@ -219,15 +238,36 @@ pub(crate) async fn write_update(
     let kind = call.kind;
     (kind.logic.set_defaults)(&mut new).map_err(broken)?;
     keep_metadata(&mut new, before);
+    if options.fields == FieldSource::Sent {
+        keep_notes(&mut new, before);
+    }
     keep_parts(kind, &mut new, before, change);
+    let webhooks = Webhooks::new(call, change, Some(before), options.dry_run);
     if change == Change::Main {
         admission::mutate_update(call, &mut new, before)?;
     }
+    if let Some(webhooks) = &webhooks {
+        let again = |new: &mut Value| {
+            keep_metadata(new, before);
+            keep_parts(kind, new, before, change);
+            Ok(())
+        };
+        Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
+    }
+    if change == Change::Main {
+        authz::check_escalation(call, &new, Some(before))?;
+    }
     prepare_update(kind, &mut new, before, change)?;
+    if !is_same(&new, before) {
+        note_update(call, before, &mut new, change, options);
+    }
     validate_update(call, &new, before, change)?;
     if change == Change::Main {
         admission::check_update(call, &new, before)?;
         warnings.extend((kind.logic.warnings)(&new, Some(before)).map_err(broken)?);
+    }
+    if let Some(webhooks) = &webhooks {
+        Box::pin(webhooks.validate(Some(&new), warnings)).await?;
     }
     let allocation = services::allocate(call, &mut new, Some(before))?;
     let object_key = call.key();
@@ -296,7 +336,7 @@ fn validate_update(call: &Call<'_>, new: &Value, old: &Value, change: Change) ->
 
 /// Checks the resourceVersion and uid that a client sent with an update, and sets those of the
 /// object that it is based on. Says whether the client set a condition.
-fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, ApiError> {
+pub(super) fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, ApiError> {
     let kind = call.kind;
     let version = meta::text(new, "resourceVersion");
     let own = meta::text(old, "resourceVersion").to_owned();
@@ -330,7 +370,7 @@ fn check_version(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<bool, 
     if call
         .headers
         .get("content-type")
-        .is_none_or(|media| !media.as_bytes().ends_with(b"patch+json"))
+        .is_none_or(|media| !String::from_utf8_lossy(media.as_bytes()).contains("patch+"))
         && !uid.is_empty()
         && uid != actual
     {
@@ -385,7 +425,7 @@ pub(super) fn modified(call: &Call<'_>) -> ApiError {
     )
 }
 
-fn is_lost_race(error: &ApiError) -> bool {
+pub(super) fn is_lost_race(error: &ApiError) -> bool {
     error.reason == "Conflict"
 }
 
@@ -406,7 +446,7 @@ pub(super) fn broken(error: NotOfKind) -> ApiError {
 }
 
 /// An answer with what was written, or why nothing was. Either comes with the warnings.
-fn answer(
+pub(super) fn answer(
     call: &Call<'_>,
     status: u16,
     written: Result<Written, ApiError>,

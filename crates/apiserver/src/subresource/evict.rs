@@ -10,7 +10,7 @@ use stead_api::meta;
 
 use super::success;
 use crate::body::{self, Expected};
-use crate::options::{DeleteOptions, FieldValidation, WriteOptions};
+use crate::options::{DeleteOptions, FieldSource, FieldValidation, WriteOptions};
 use crate::request::Query;
 use crate::resource::{Change, current, remove, write_update};
 use crate::server::Call;
@@ -31,13 +31,24 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     if !delete.dry_run {
         mark(call).await?;
     }
-    remove(call, &call.path.namespace, &call.path.name, &delete).await?;
-    Ok(success(call))
+    let mut warnings = Vec::new();
+    remove(
+        call,
+        &call.path.namespace,
+        &call.path.name,
+        &delete,
+        &mut warnings,
+    )
+    .await?;
+    let mut response = success(call);
+    crate::respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// Says in the pod's status why it goes.
 async fn mark(call: &Call<'_>) -> Result<(), ApiError> {
     let options = WriteOptions {
+        fields: FieldSource::Sent,
         dry_run: false,
         field_validation: FieldValidation::Ignore,
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::hooks::Scripts;
 use crate::sent::Sent;
 
 /// The namespace that the areas besides `api` were recorded in.
@@ -15,6 +16,7 @@ const TABLE: &str = "application/json;as=Table;g=meta.k8s.io;v=v1";
 pub(crate) struct Case {
     pub(crate) namespace: &'static str,
     pub(crate) steps: Vec<Step>,
+    pub(crate) webhooks: Scripts,
 }
 
 /// A request and what is to come of it.
@@ -88,20 +90,37 @@ impl Case {
     /// Reads the file of an area.
     pub(crate) fn read(area: &str, text: &str) -> Result<Case, serde_json::Error> {
         Ok(match area {
-            "api" => {
-                #[derive(Deserialize)]
-                struct File {
-                    steps: Vec<Step>,
-                }
-                Case {
-                    namespace: "case",
-                    steps: serde_json::from_str::<File>(text)?.steps,
-                }
-            }
+            "api" => played("case", serde_json::from_str(text)?),
             "tables" => table(serde_json::from_str(text)?),
             "discovery" => discovery(serde_json::from_str(text)?),
-            _ => one_request(serde_json::from_str(text)?),
+            _ => match serde_json::from_str(text)? {
+                File::Steps(script) => played(GOLDEN, script),
+                File::Request(request) => one_request(request),
+            },
         })
+    }
+}
+
+/// Steps, and what the webhooks that they meet say.
+#[derive(Deserialize)]
+struct Script {
+    steps: Vec<Step>,
+    #[serde(default)]
+    webhook: Scripts,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum File {
+    Steps(Script),
+    Request(OneRequest),
+}
+
+fn played(namespace: &'static str, script: Script) -> Case {
+    Case {
+        namespace,
+        steps: script.steps,
+        webhooks: script.webhook,
     }
 }
 
@@ -139,6 +158,7 @@ fn one_request(file: OneRequest) -> Case {
     Case {
         namespace: GOLDEN,
         steps,
+        webhooks: Scripts::new(),
     }
 }
 
@@ -183,6 +203,7 @@ fn table(mut file: Table) -> Case {
             pick,
             ..Step::default()
         }],
+        webhooks: Scripts::new(),
     }
 }
 
@@ -243,5 +264,6 @@ fn discovery(body: Value) -> Case {
             only,
             ..Step::default()
         }],
+        webhooks: Scripts::new(),
     }
 }

@@ -1,6 +1,8 @@
 //! What a case waits for that a controller does. None runs here, so that the replay does it.
 
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::{Value, json};
+use stead_api::kinds::rbac::collected;
 
 use crate::case::{self, WaitFor};
 use crate::fixture::{Fixture, Result};
@@ -13,6 +15,9 @@ pub(crate) async fn act(fixture: &Fixture, wait: &WaitFor, path: &str) -> Result
     if let Some(account) = path.strip_suffix("/serviceaccounts/default") {
         let namespace = account.rsplit('/').next().unwrap_or_default();
         return fixture.make_account(namespace).await;
+    }
+    if path.contains("/clusterroles/") {
+        return aggregate(fixture, path).await;
     }
     match (wait.field.as_str(), &wait.equals) {
         ("code", gone) if *gone == json!(404) => collect(fixture, path).await,
@@ -47,6 +52,16 @@ async fn collect(fixture: &Fixture, path: &str) -> Result<()> {
         }
     }
     let patch = json!({"metadata": {"finalizers": null}});
+    send(fixture, "PATCH", path, Some(patch)).await.map(drop)
+}
+
+/// Gives an aggregated role the rules that it collects.
+async fn aggregate(fixture: &Fixture, path: &str) -> Result<()> {
+    let (collection, _) = path.rsplit_once('/').unwrap_or((path, ""));
+    let list = send(fixture, "GET", collection, None).await?;
+    let roles: Vec<ClusterRole> = serde_json::from_value(list["items"].clone())?;
+    let role = serde_json::from_value(send(fixture, "GET", path, None).await?)?;
+    let patch = json!({"rules": collected(&role, &roles)});
     send(fixture, "PATCH", path, Some(patch)).await.map(drop)
 }
 

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use crate::case;
+use crate::hooks::{Hooks, Scripts};
 
 /// A watch that has nothing to say ends by its own timeout, well within this.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running server.
 pub(crate) struct Fixture {
     server: ApiServer,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// What came back.
@@ -31,6 +32,17 @@ pub(crate) struct Answered {
     pub(crate) code: u16,
     pub(crate) headers: http::HeaderMap,
     pub(crate) body: String,
+}
+
+impl Answered {
+    /// A document that was found.
+    pub(crate) fn of(body: &Value) -> Answered {
+        Answered {
+            code: 200,
+            headers: http::HeaderMap::new(),
+            body: body.to_string(),
+        }
+    }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -58,10 +70,15 @@ impl Fixture {
             dns: Ipv4Addr::new(10, 96, 0, 10),
         };
         server.bootstrap(&addresses).await?;
-        let fixture = Fixture { server, _dir: dir };
+        let fixture = Fixture { server, dir };
         fixture.create("/api/v1/namespaces", namespace).await?;
         fixture.make_account(namespace).await?;
         Ok(fixture)
+    }
+
+    /// The webhooks of a case.
+    pub(crate) async fn webhooks(&self, scripts: Scripts) -> Result<Hooks> {
+        Hooks::start(scripts, &self.dir.path().join("hook")).await
     }
 
     /// What the service account controller does.
@@ -135,7 +152,7 @@ fn http_request(request: &case::Request) -> Result<Request<Body>> {
     }
     if by_certificate {
         made.extensions_mut()
-            .insert(Identity::new("kubernetes-admin", ["system:masters"]));
+            .insert(Identity::new("admin", ["system:masters"]));
     }
     Ok(made)
 }

@@ -12,6 +12,7 @@ mod case;
 mod controllers;
 mod differences;
 mod fixture;
+mod hooks;
 mod place;
 mod play;
 mod scrub;

@@ -9,6 +9,7 @@ use crate::case::{Answer, Case, Only, Request, Step};
 use crate::controllers;
 use crate::differences::Differences;
 use crate::fixture::{Answered, Fixture};
+use crate::hooks::Hooks;
 use crate::place;
 use crate::scrub::{self, Scrub};
 use crate::sent::Sent;
@@ -21,8 +22,16 @@ pub(crate) fn check(name: &str, case: &Case, differences: &Differences) -> std::
         let fixture = Fixture::start(case.namespace)
             .await
             .map_err(|error| format!("start a server: {error}"))?;
-        let result = play(name, case, differences, &fixture).await;
+        let hooks = fixture.webhooks(case.webhooks.clone());
+        let hooks = hooks
+            .await
+            .map_err(|error| format!("start its webhooks: {error}"))?;
+        let result = play(name, case, differences, &fixture, &hooks).await;
         fixture.close().await;
+        hooks
+            .stop()
+            .await
+            .map_err(|error| format!("stop its webhooks: {error}"))?;
         result
     })
 }
@@ -32,17 +41,21 @@ async fn play(
     case: &Case,
     differences: &Differences,
     fixture: &Fixture,
+    hooks: &Hooks,
 ) -> std::result::Result<(), String> {
-    let mut names = BTreeMap::from([("ns".to_owned(), case.namespace.to_owned())]);
+    let mut names = hooks.names.clone();
+    names.insert("ns".to_owned(), case.namespace.to_owned());
     let mut trouble = String::new();
     for (at, step) in case.steps.iter().enumerate() {
         let request = step.request.filled(&names);
         let shown = format!("step {at}: {} {}", request.method, request.path);
         let lines = step.watch.as_ref().map(|watch| watch.events);
-        let answered = fixture
-            .send(&request, lines)
-            .await
-            .map_err(|error| format!("{trouble}{shown}: {error}"))?;
+        let answered = if request.method == "WEBHOOK" {
+            Answered::of(&json!({"reviews": hooks.asked(&request.path)}))
+        } else {
+            let answered = fixture.send(&request, lines).await;
+            answered.map_err(|error| format!("{trouble}{shown}: {error}"))?
+        };
         let found = step.found(&answered, &mut names);
         let recorded = step.response.clone().map(|mut recorded| {
             differences.apply(name, at, &mut recorded);
@@ -148,9 +161,14 @@ impl Step {
 
     fn recorded(&self, recorded: Answer, names: &BTreeMap<String, String>) -> Answer {
         let headers = recorded.headers.into_iter();
+        let mut body = filled_value(recorded.body, names);
+        // What webhooks were asked is recorded whole.
+        if self.request.method == "WEBHOOK" {
+            body = self.reduced(body);
+        }
         Answer {
             code: recorded.code,
-            body: filled_value(recorded.body, names),
+            body,
             headers: headers
                 .map(|(name, values)| (name, values.iter().map(|value| filled(value, names)).collect()))
                 .collect(),

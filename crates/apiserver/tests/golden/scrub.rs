@@ -24,6 +24,7 @@ static TEXTS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "<time>"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]+ \+0000 UTC", "<time>"),
         (r"(?s)-----BEGIN .*-----END [A-Z ]+-----\n?", "<pem>"),
+        (r"https://127\.0\.0\.1:[0-9]+", "https://127.0.0.1:<port>"),
         (r"10\.[0-9]+\.[0-9]+\.[0-9]+", "<cluster-ip>"),
         (r"kube-api-access-[a-z0-9]{5}(?-u:\b)", "kube-api-access-<id>"),
         (r"\(0xc[0-9a-f]+\)", "(<pointer>)"),
@@ -79,6 +80,9 @@ impl Scrub<'_> {
             columns
                 .iter_mut()
                 .for_each(|column| column["description"] = Value::Null);
+        }
+        if value["fieldsType"].is_string() {
+            value["time"] = Value::Null;
         }
         if let Some(metadata) = value["metadata"].as_object_mut() {
             for (field, keep) in [

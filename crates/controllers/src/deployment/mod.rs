@@ -23,7 +23,7 @@ use self::plan::{Bounds, Size, Sizes};
 use self::status::News;
 use crate::owned::{Dependents, controller_of, follow, owner_of};
 use crate::refused::{Refused, is_already_exists, is_namespace_terminating, is_not_found};
-use crate::written::Written;
+use crate::written::{STALE, Written};
 
 /// Deployments that are looked at at a time.
 const WORKERS: usize = 16;
@@ -86,8 +86,9 @@ impl DeploymentsController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, Refused> {
-        self.wrote.caught_up().await;
-        self.wrote_sets.caught_up().await;
+        if !self.wrote.caught_up().await || !self.wrote_sets.caught_up().await {
+            return Ok(Reconciled::Again(STALE));
+        }
         let Some(deployment) = self.informers.deployments.get(key) else {
             return Ok(Reconciled::Done);
         };
@@ -167,12 +168,13 @@ impl DeploymentsController {
     async fn own_sets(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Refused> {
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let dependents = Dependents {
-            kind: "Deployment",
+            kind: ("apps/v1", "Deployment"),
             owner: &deployment.metadata,
             owners: Api::<Deployment>::namespaced(self.client.clone(), namespace),
             selector: &deployment.spec.selector,
             api: Api::namespaced(self.client.clone(), namespace),
             written: &self.wrote_sets,
+            finalizer: None,
             is_wanted: |_| true,
         };
         dependents
@@ -375,7 +377,8 @@ impl DeploymentsController {
 fn sizes(found: &Found) -> (Option<Size>, Vec<Size>) {
     let size = |set: &Arc<ReplicaSet>| Size {
         wanted: sets::size(set),
-        available: status::available(set),
+        // A status may be from before its set was scaled down.
+        available: status::available(set).min(sets::size(set)),
         desired: sets::desired(set),
         most: sets::most(set),
     };

@@ -305,6 +305,32 @@ mod tests {
         assert_eq!(played(&bounds(2, 0, 1), 2), [(0, 1), (1, 1), (1, 0), (2, 0)]);
     }
 
+    /// All states of an update of four replicas, whatever of them is available.
+    #[test]
+    fn whatever_comes_the_bounds_hold_and_it_goes_on() {
+        for (surge, unavailable) in [(1, 0), (0, 1), (1, 1), (2, 1), (3, 3)] {
+            let bounds = bounds(4, surge, unavailable);
+            for (olds, news) in (0..=4).flat_map(|olds| (0..=4).map(move |news| (olds, news))) {
+                if olds + news > bounds.most() {
+                    continue;
+                }
+                for (old_up, new_up) in (0..=olds).flat_map(|old| (0..=news).map(move |new| (old, new))) {
+                    let sizes = roll(&bounds, &size(news, new_up), &[size(olds, old_up)]);
+                    let new_after = sizes.newest.unwrap_or(news);
+                    let after = sizes.old.first().map_or(olds, |(_, size)| *size);
+                    let what = format!("{bounds:?}: {olds}/{old_up} {news}/{new_up} to {after} {new_after}");
+                    assert!(after + new_after <= bounds.most(), "{what}");
+                    let least = bounds.least_available().min(old_up + new_up);
+                    assert!(old_up.min(after) + new_up >= least, "{what}");
+                    assert!(after <= olds && new_after >= news, "{what}");
+                    let is_done = (olds, news) == (0, 4);
+                    let all_up = (old_up, new_up) == (olds, news);
+                    assert!(is_done || !all_up || !sizes.is_empty(), "{what}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_available_goes_first() {
         let sizes = roll(&bounds(3, 1, 0), &size(1, 1), &[size(2, 0), size(1, 1)]);

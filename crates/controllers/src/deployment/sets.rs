@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::plan::Bounds;
 use crate::hash::hash;
-use crate::owned::apps_reference;
+use crate::owned::owner_reference;
 
 /// The label of a ReplicaSet and its pods with the hash of their template.
 pub(super) const HASH_LABEL: &str = "pod-template-hash";
@@ -122,7 +122,10 @@ pub(super) fn new_set(deployment: &Deployment, bounds: &Bounds, replicas: i32, n
             name: Some(format!("{name}-{hash}")),
             namespace: deployment.metadata.namespace.clone(),
             labels,
-            owner_references: Some(vec![apps_reference("Deployment", &deployment.metadata)]),
+            owner_references: Some(vec![owner_reference(
+                ("apps/v1", "Deployment"),
+                &deployment.metadata,
+            )]),
             ..ObjectMeta::default()
         },
         spec: ReplicaSetSpec {

@@ -138,9 +138,12 @@ fn counted(
         })),
         available_replicas: Some(available),
         unavailable_replicas: Some((wanted - available).max(0)),
+        terminating_replicas: Some(sum(&|set| {
+            let status = set.status.as_ref();
+            status.and_then(|status| status.terminating_replicas).unwrap_or(0)
+        })),
         collision_count: before.collision_count,
         conditions: Some(conditions),
-        ..DeploymentStatus::default()
     }
 }
 
@@ -363,6 +366,7 @@ pub(super) fn differs(before: &DeploymentStatus, after: &DeploymentStatus) -> bo
             status.ready_replicas,
             status.available_replicas,
             status.unavailable_replicas,
+            status.terminating_replicas,
             status.collision_count,
         ]
         .map(|count| count.unwrap_or(0))

@@ -1,7 +1,10 @@
 //! Addresses for Services of type `LoadBalancer`: one each, of the cluster's own pool, so that many of them can use
 //! the same port. The node's proxy serves them; this machine and the pods reach them.
 //!
-//! All Services are looked at together, by one worker, so that no address is given twice.
+//! Where they are opened to other machines, each has its ports of this machine, too: one whose ports another has, a
+//! Service or a program, gets no address until they are free.
+//!
+//! All Services are looked at together, by one worker, so that nothing is given twice.
 
 mod plan;
 
@@ -10,6 +13,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
@@ -18,7 +22,7 @@ use serde_json::json;
 use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Step, held, plan, wants};
+use self::plan::{Step, has_node_ports, held, plan, wants};
 use crate::refused::Refused;
 use crate::written::Written;
 
@@ -32,12 +36,19 @@ impl fmt::Display for All {
     }
 }
 
+/// Says whether no program of this machine waits at a port of a protocol.
+pub type IsFree = Arc<plan::IsFree>;
+
+/// When to look again at ports that programs have: nobody tells when they let go of them.
+const PROGRAMS: Duration = Duration::from_secs(30);
+
 /// The controller.
 pub struct LoadBalancersController {
     client: Client,
     informers: Informers,
     recorder: Recorder,
     pool: RangeInclusive<Ipv4Addr>,
+    exposed: Option<IsFree>,
     queue: Queue<All>,
     written: Written<Service>,
     /// Why Services can have no address, as they were told.
@@ -45,17 +56,20 @@ pub struct LoadBalancersController {
 }
 
 impl LoadBalancersController {
-    /// A controller that hears of changes from now on, and gives out the addresses of `pool`.
+    /// A controller that hears of changes from now on, and gives out the addresses of `pool`; and ports of this
+    /// machine, where Services are opened to others (`exposed`).
     pub fn new(
         client: Client,
         informers: &Informers,
         pool: RangeInclusive<Ipv4Addr>,
+        exposed: Option<IsFree>,
         recorder: Recorder,
     ) -> Arc<LoadBalancersController> {
         let queue = Queue::new();
-        let (changed, range) = (queue.clone(), pool.clone());
+        let (changed, range, opens) = (queue.clone(), pool.clone(), exposed.is_some());
         informers.services.on_change(move |change: &Change<Service>| {
             let concerns = |service: &Service| wants(service) || held(service, &range).is_some();
+            let concerns = |service: &Service| concerns(service) || opens && has_node_ports(service);
             // The API takes the address from a Service whose type changes.
             let before = match change {
                 Change::Updated { old, .. } => concerns(old),
@@ -70,6 +84,7 @@ impl LoadBalancersController {
             informers: informers.clone(),
             recorder,
             pool,
+            exposed,
             queue,
             written: Written::new(&informers.services),
             told: Mutex::default(),
@@ -101,11 +116,15 @@ impl LoadBalancersController {
         self.written.caught_up().await;
         let mut outcome = Ok(Reconciled::Done);
         let mut told = HashMap::new();
-        for (service, step) in plan(&self.informers.services.all(), &self.pool) {
+        let services = self.informers.services.all();
+        for (service, step) in plan(&services, &self.pool, self.exposed.as_deref()) {
             let done = match step {
                 Step::Give(address) => self.give(&service, address).await,
                 Step::Take => self.take(&service).await,
                 Step::Refuse(why) => {
+                    if self.exposed.is_some() {
+                        outcome = outcome.map(|_| Reconciled::Again(PROGRAMS));
+                    }
                     told.insert(Key::of(&*service), why);
                     Ok(())
                 }

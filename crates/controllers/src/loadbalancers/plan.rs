@@ -1,11 +1,12 @@
 //! Which address each Service of type `LoadBalancer` has. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
 use stead_informer::Key;
 
 /// What is to be done about a Service.
@@ -36,8 +37,86 @@ pub(super) fn held(service: &Service, pool: &RangeInclusive<Ipv4Addr>) -> Option
         .find(|address| pool.contains(address))
 }
 
-/// What is to be done, of all Services there are.
-pub(super) fn plan(services: &[Arc<Service>], pool: &RangeInclusive<Ipv4Addr>) -> Vec<(Arc<Service>, Step)> {
+/// Whether a Service has ports of the node.
+pub(super) fn has_node_ports(service: &Service) -> bool {
+    ports(service).any(|port| port.node_port.is_some())
+}
+
+fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    let spec = service.spec.iter();
+    spec.flat_map(|spec| spec.ports.iter().flatten())
+}
+
+/// Says whether no program of this machine waits at a port of a protocol.
+pub(super) type IsFree = dyn Fn(&str, u16) -> bool + Send + Sync;
+
+/// Who has which ports of this machine, where Services are opened by them.
+struct HostPorts<'a> {
+    /// Says whether no program has a port.
+    is_free: &'a IsFree,
+    taken: BTreeMap<(String, i32), Key>,
+}
+
+/// A port of this machine that is another's.
+struct Conflict {
+    protocol: String,
+    port: i32,
+    /// The Service whose it is; else a program's.
+    service: Option<Key>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "port {}/{} of this machine is that of ",
+            self.port, self.protocol
+        )?;
+        match &self.service {
+            Some(service) => write!(f, "Service {service}"),
+            None => f.write_str("another program"),
+        }
+    }
+}
+
+impl HostPorts<'_> {
+    /// One of the ports that a Service is to have, if it is another's.
+    fn conflict(&self, service: &Service) -> Option<Conflict> {
+        let key = Key::of(service);
+        ports(service).find_map(|port| {
+            let (protocol, number) = (protocol(port), port.port);
+            let other = self.taken.get(&(protocol.to_owned(), number));
+            let is_free = || u16::try_from(number).is_ok_and(|number| (self.is_free)(protocol, number));
+            if other == Some(&key) || other.is_none() && is_free() {
+                return None;
+            }
+            Some(Conflict {
+                protocol: protocol.to_owned(),
+                port: number,
+                service: other.cloned(),
+            })
+        })
+    }
+
+    fn take(&mut self, service: &Service) {
+        for port in ports(service) {
+            let place = (protocol(port).to_owned(), port.port);
+            self.taken.entry(place).or_insert_with(|| Key::of(service));
+        }
+    }
+}
+
+fn protocol(port: &ServicePort) -> &str {
+    port.protocol.as_deref().unwrap_or("TCP")
+}
+
+/// What is to be done, of all Services there are. `exposed` says whether no program has a port of this machine, where
+/// Services are opened by such ports.
+pub(super) fn plan(
+    services: &[Arc<Service>],
+    pool: &RangeInclusive<Ipv4Addr>,
+    exposed: Option<&IsFree>,
+) -> Vec<(Arc<Service>, Step)> {
     let mut taken: BTreeMap<Ipv4Addr, Key> = BTreeMap::new();
     for service in services.iter().filter(|service| wants(service)) {
         if let Some(address) = held(service, pool) {
@@ -48,13 +127,43 @@ pub(super) fn plan(services: &[Arc<Service>], pool: &RangeInclusive<Ipv4Addr>) -
     // Who came first is served first.
     services.sort_by_key(|service| (service.metadata.creation_timestamp.clone(), Key::of(&***service)));
     let mut steps = Vec::new();
+    let mut host_ports = exposed.map(|is_free| HostPorts {
+        is_free,
+        taken: node_ports(&services),
+    });
+    // Who has its ports keeps them, whoever else came before.
+    if let Some(host) = &mut host_ports {
+        for service in services
+            .iter()
+            .filter(|service| wants(service) && held(service, pool).is_some())
+        {
+            host.take(service);
+        }
+    }
     for service in services {
+        let conflict = host_ports.as_ref().and_then(|host| {
+            let is_asked = wants(service) && service.metadata.deletion_timestamp.is_none();
+            let is_held = held(service, pool).is_some();
+            // A program that came later than the Service takes nothing from it.
+            let conflict = is_asked.then(|| host.conflict(service)).flatten()?;
+            (!is_held || conflict.service.is_some()).then_some(conflict)
+        });
+        if let Some(why) = conflict {
+            if held(service, pool).is_some() {
+                steps.push((Arc::clone(service), Step::Take));
+            }
+            steps.push((Arc::clone(service), Step::Refuse(why.to_string())));
+            continue;
+        }
         let step = match (wants(service), held(service, pool)) {
             (false, Some(_)) => Step::Take,
             (true, None) if service.metadata.deletion_timestamp.is_none() => {
                 match choose(service, pool, &taken) {
                     Ok(address) => {
                         taken.insert(address, Key::of(&**service));
+                        if let Some(host) = &mut host_ports {
+                            host.take(service);
+                        }
                         Step::Give(address)
                     }
                     Err(why) => Step::Refuse(why),
@@ -65,6 +174,19 @@ pub(super) fn plan(services: &[Arc<Service>], pool: &RangeInclusive<Ipv4Addr>) -
         steps.push((Arc::clone(service), step));
     }
     steps
+}
+
+/// The ports of the node that Services have already.
+fn node_ports(services: &[&Arc<Service>]) -> BTreeMap<(String, i32), Key> {
+    let mut taken = BTreeMap::new();
+    for service in services {
+        for port in ports(service) {
+            if let Some(number) = port.node_port {
+                taken.insert((protocol(port).to_owned(), number), Key::of(&***service));
+            }
+        }
+    }
+    taken
 }
 
 /// The address that a Service asks for, or the first that is free.
@@ -115,7 +237,14 @@ mod tests {
     }
 
     fn planned(services: &[Arc<Service>]) -> Vec<(String, Step)> {
-        let steps = plan(services, &pool()).into_iter();
+        planned_on(services, None)
+    }
+
+    fn planned_on(services: &[Arc<Service>], programs: Option<&[u16]>) -> Vec<(String, Step)> {
+        let taken = programs.unwrap_or_default().to_vec();
+        let is_free = move |_: &str, port: u16| !taken.contains(&port);
+        let exposed = programs.map(|_| &is_free as &IsFree);
+        let steps = plan(services, &pool(), exposed).into_iter();
         steps
             .map(|(service, step)| (service.metadata.name.clone().unwrap_or_default(), step))
             .collect()
@@ -128,6 +257,54 @@ mod tests {
         let other = service("c", "NodePort", None, json!({}));
         let second = Step::Give(Ipv4Addr::new(10, 0, 0, 2));
         assert_eq!(planned(&[has, new, other]), [("a".to_owned(), second)]);
+    }
+
+    #[test]
+    fn where_services_are_opened_each_port_of_the_machine_is_one_ones() {
+        let with = |name, address, port: i32| {
+            service(
+                name,
+                "LoadBalancer",
+                address,
+                json!({"ports": [{"port": port, "nodePort": 30000 + port}]}),
+            )
+        };
+        let first = Step::Give(Ipv4Addr::new(10, 0, 0, 1));
+        let refuse = |why: &str| Step::Refuse(why.to_owned());
+        let named = |steps: &[(&str, Step)]| -> Vec<(String, Step)> {
+            steps
+                .iter()
+                .map(|(name, step)| ((*name).to_owned(), step.clone()))
+                .collect()
+        };
+        let new = with("a", None, 80);
+        let taken = "port 80/TCP of this machine is that of Service default/a";
+        let node = "port 30080/TCP of this machine is that of Service default/a";
+        let expected = [
+            ("a", first),
+            ("b", refuse(taken)),
+            (
+                "c",
+                refuse("port 22/TCP of this machine is that of another program"),
+            ),
+            ("d", refuse(node)),
+        ];
+        let same = service("b", "LoadBalancer", None, json!({"ports": [{"port": 80}]}));
+        let on_node = service("d", "LoadBalancer", None, json!({"ports": [{"port": 30080}]}));
+        let services = [new, same, with("c", None, 22), on_node];
+        assert_eq!(planned_on(&services, Some(&[22])), named(&expected));
+        // Of two that had addresses before, the first keeps its own; a program takes nothing from it.
+        let both = [
+            with("a", Some("10.0.0.1"), 80),
+            service(
+                "b",
+                "LoadBalancer",
+                Some("10.0.0.2"),
+                json!({"ports": [{"port": 80}]}),
+            ),
+        ];
+        let steps = named(&[("b", Step::Take), ("b", refuse(taken))]);
+        assert_eq!(planned_on(&both, Some(&[80])), steps);
     }
 
     #[test]

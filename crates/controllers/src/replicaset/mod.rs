@@ -5,25 +5,24 @@ mod plan;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::PostParams;
 use kube::{Api, Client};
 use stead_informer::semantics::Selector;
-use stead_informer::{EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Plan, is_active, plan};
+use self::plan::{Plan, plan};
+pub(crate) use self::plan::{first_to_go, is_active};
 use crate::owned::{Dependents, follow};
-use crate::refused::{Refused, is_conflict, is_namespace_terminating, is_not_found};
-use crate::written::Written;
+use crate::pods::PodControl;
+use crate::refused::Refused;
+use crate::written::{STALE, Written};
 
 /// Sets that are looked at at a time.
 const WORKERS: usize = 16;
-/// Pods that are made at a time at first: twice as many each time that all could be.
-const SLOW_START: usize = 1;
 
 /// The controller.
 pub struct ReplicaSetsController {
@@ -75,24 +74,26 @@ impl ReplicaSetsController {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, Refused> {
-        self.wrote_sets.caught_up().await;
-        self.wrote_pods.caught_up().await;
+        if !self.wrote_sets.caught_up().await || !self.wrote_pods.caught_up().await {
+            return Ok(Reconciled::Again(STALE));
+        }
         let Some(set) = self.informers.replica_sets.get(key) else {
             return Ok(Reconciled::Done);
         };
         let pods = self.own_pods(&set).await?;
-        let active: Vec<&Pod> = pods
-            .iter()
-            .map(|pod| &**pod)
-            .filter(|pod| is_active(pod))
-            .collect();
-        let outcome = match plan(&set, &active) {
-            Plan::Create(count) => self
-                .create(&set, count)
-                .await
-                .map_err(|error| ("FailedCreate", error)),
-            Plan::Delete(pods) => self
-                .delete(&set, pods)
+        let pods: Vec<&Pod> = pods.iter().map(|pod| &**pod).collect();
+        let now = Timestamp::now();
+        let plan = plan(&set, &pods, now);
+        let control = PodControl::new(&self.client, reference(&*set), &self.wrote_pods, &self.recorder);
+        let outcome = match &plan {
+            Plan::Create(count) => {
+                let pod = plan::new_pod(&set);
+                let (_, outcome) = control.create(&vec![&pod; *count]).await;
+                outcome.map_err(|error| ("FailedCreate", error))
+            }
+            Plan::Wait(_) => Ok(()),
+            Plan::Delete(pods) => control
+                .delete(pods)
                 .await
                 .map_err(|error| ("FailedDelete", error)),
         };
@@ -100,8 +101,7 @@ impl ReplicaSetsController {
             .as_ref()
             .err()
             .map(|(reason, error)| (*reason, error.cause()));
-        let now = Timestamp::now();
-        let (status, next) = plan::status(&set, &active, failure, now);
+        let (status, next) = plan::status(&set, &pods, failure, now);
         if plan::differs(&set.status.clone().unwrap_or_default(), &status) {
             let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
             let mut updated = ReplicaSet::clone(&set);
@@ -113,110 +113,37 @@ impl ReplicaSetsController {
                 .settle(written, format!("update the status of {key}"))?;
         }
         outcome.map_err(|(_, error)| error)?;
-        Ok(next.map_or(Reconciled::Done, |at| {
-            let wait = at.duration_since(now);
-            Reconciled::Again(Duration::try_from(wait).unwrap_or_default())
-        }))
+        let retry = match plan {
+            Plan::Wait(until) => Some(until),
+            _ => None,
+        };
+        Ok(next
+            .into_iter()
+            .chain(retry)
+            .min()
+            .map_or(Reconciled::Done, |at| {
+                let wait = at.duration_since(now);
+                Reconciled::Again(Duration::try_from(wait).unwrap_or_default())
+            }))
     }
 
     /// The set's pods, after adopting and releasing what is to be.
     async fn own_pods(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Refused> {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let dependents = Dependents {
-            kind: "ReplicaSet",
+            kind: ("apps/v1", "ReplicaSet"),
             owner: &set.metadata,
             owners: Api::<ReplicaSet>::namespaced(self.client.clone(), namespace),
             selector: &set.spec.selector,
             api: Api::namespaced(self.client.clone(), namespace),
             written: &self.wrote_pods,
+            finalizer: None,
             // What has ended is nobody's loss.
             is_wanted: is_active,
         };
         dependents
             .claim(self.informers.pods.in_namespace(namespace))
             .await
-    }
-
-    /// Makes pods, more at a time as long as none is refused.
-    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Refused> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pod = plan::new_pod(set);
-        let (mut left, mut batch) = (count, SLOW_START);
-        while left > 0 {
-            let size = batch.min(left);
-            let params = PostParams::default();
-            let made = join_all((0..size).map(|_| api.create(&params, &pod))).await;
-            let mut failure = None;
-            for pod in made {
-                match pod {
-                    Ok(pod) => {
-                        self.wrote_pods.note(&pod);
-                        let name = pod.metadata.name.as_deref().unwrap_or_default();
-                        self.record(
-                            set,
-                            EventType::Normal,
-                            "SuccessfulCreate",
-                            format!("Created pod: {name}"),
-                        );
-                    }
-                    // All goes with the namespace.
-                    Err(error) if is_namespace_terminating(&error) => return Ok(()),
-                    Err(error) => failure = Some(Refused::to("create a pod")(error)),
-                }
-            }
-            if let Some(error) = failure {
-                let message = format!("Error creating: {}", error.cause());
-                self.record(set, EventType::Warning, "FailedCreate", message);
-                return Err(error);
-            }
-            left -= size;
-            batch *= 2;
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, set: &ReplicaSet, pods: Vec<&Pod>) -> Result<(), Refused> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let deleted = join_all(pods.iter().map(async |pod| {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let params = DeleteParams::default().preconditions(Preconditions {
-                uid: pod.metadata.uid.clone(),
-                resource_version: None,
-            });
-            (name, api.delete(name, &params).await)
-        }))
-        .await;
-        let mut outcome = Ok(());
-        for (name, deleted) in deleted {
-            match deleted {
-                Ok(deleted) => {
-                    if let Some(pod) = deleted.left() {
-                        self.wrote_pods.note(&pod);
-                    }
-                    self.record(
-                        set,
-                        EventType::Normal,
-                        "SuccessfulDelete",
-                        format!("Deleted pod: {name}"),
-                    );
-                }
-                // It has gone meanwhile.
-                Err(error) if is_not_found(&error) || is_conflict(&error) => {}
-                Err(error) => {
-                    let error = Refused::to(format!("delete pod {name}"))(error);
-                    let message = format!("Error deleting: {}", error.cause());
-                    self.record(set, EventType::Warning, "FailedDelete", message);
-                    outcome = Err(error);
-                }
-            }
-        }
-        outcome
-    }
-
-    fn record(&self, set: &ReplicaSet, kind: EventType, reason: &str, message: String) {
-        self.recorder.record(reference(set), kind, reason, message);
     }
 }
 

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use stead_informer::semantics::pods::{has_ended, ready_since};
 
-use crate::owned::apps_reference;
+use crate::owned::owner_reference;
+use crate::statefulset::{FIRST, LONG_LIFE, LONGEST};
 
 /// The most pods that are made or deleted in one look.
 const BURST: usize = 500;
@@ -23,28 +24,51 @@ pub(super) enum Plan<'p> {
     Create(usize),
     /// These are deleted.
     Delete(Vec<&'p Pod>),
+    /// Some are missing, but those before failed too soon: none is made before this.
+    Wait(Timestamp),
 }
 
 /// Whether a pod counts: it has not ended, and is not on its way out.
-pub(super) fn is_active(pod: &Pod) -> bool {
+pub(crate) fn is_active(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && !has_ended(pod)
 }
 
-/// What a set with these active pods does.
-pub(super) fn plan<'p>(set: &ReplicaSet, active: &[&'p Pod]) -> Plan<'p> {
+/// What a set with these pods does.
+pub(super) fn plan<'p>(set: &ReplicaSet, pods: &[&'p Pod], now: Timestamp) -> Plan<'p> {
     if set.metadata.deletion_timestamp.is_some() {
         return Plan::Create(0);
     }
+    let active: Vec<&Pod> = pods.iter().copied().filter(|pod| is_active(pod)).collect();
     let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
     match active.len().checked_sub(wanted) {
-        None => Plan::Create((wanted - active.len()).min(BURST)),
-        Some(surplus) => Plan::Delete(first_to_go(active, surplus.min(BURST))),
+        None => match retry_at(pods, now).filter(|at| *at > now) {
+            Some(at) => Plan::Wait(at),
+            None => Plan::Create((wanted - active.len()).min(BURST)),
+        },
+        Some(surplus) => Plan::Delete(first_to_go(&active, surplus.min(BURST))),
     }
+}
+
+/// When the next pod may be made: at once after one that failed, but if more did, each waits twice as long as the one
+/// before. A node that refuses pods would be given new ones without a pause otherwise.
+fn retry_at(pods: &[&Pod], now: Timestamp) -> Option<Timestamp> {
+    let failed = pods.iter().filter(|pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        phase == Some("Failed") && pod.metadata.deletion_timestamp.is_none()
+    });
+    let made: Vec<Timestamp> = failed
+        .filter_map(|pod| pod.metadata.creation_timestamp.as_ref())
+        .map(|time| time.0)
+        .filter(|made| now.duration_since(*made) < LONG_LIFE)
+        .collect();
+    let doublings = u32::try_from(made.len().checked_sub(2)?).unwrap_or(u32::MAX);
+    let wait = FIRST.saturating_mul(1 << doublings.min(16)).min(LONGEST);
+    made.into_iter().max()?.checked_add(wait).ok()
 }
 
 /// The pods that are missed least: those that do nothing yet, then those that are cheap to lose, crowd a node, or
 /// are young.
-fn first_to_go<'p>(active: &[&'p Pod], count: usize) -> Vec<&'p Pod> {
+pub(crate) fn first_to_go<'p>(active: &[&'p Pod], count: usize) -> Vec<&'p Pod> {
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in active {
         *on_node.entry(node(pod)).or_default() += 1;
@@ -114,7 +138,7 @@ pub(super) fn new_pod(set: &ReplicaSet) -> Pod {
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
-            owner_references: Some(vec![apps_reference("ReplicaSet", &set.metadata)]),
+            owner_references: Some(vec![owner_reference(("apps/v1", "ReplicaSet"), &set.metadata)]),
             ..ObjectMeta::default()
         },
         spec: Some(template.spec.unwrap_or_default()),
@@ -122,14 +146,17 @@ pub(super) fn new_pod(set: &ReplicaSet) -> Pod {
     }
 }
 
-/// The status of a set with these active pods, and when the next of them becomes available. `failure` is the reason
+/// The status of a set with these pods, and when the next of them becomes available. `failure` is the reason
 /// and message of what could not be done.
 pub(super) fn status(
     set: &ReplicaSet,
-    active: &[&Pod],
+    pods: &[&Pod],
     failure: Option<(&str, String)>,
     now: Timestamp,
 ) -> (ReplicaSetStatus, Option<Timestamp>) {
+    let active: Vec<&Pod> = pods.iter().copied().filter(|pod| is_active(pod)).collect();
+    let is_leaving = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_some() && !has_ended(pod);
+    let terminating = pods.iter().filter(is_leaving).count();
     let spec = set.spec.clone();
     let labels = spec
         .template
@@ -160,9 +187,9 @@ pub(super) fn status(
         available_replicas: Some(count(&|pod| {
             available_at(pod, min_ready).is_some_and(|at| at <= now)
         })),
+        terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
         observed_generation: set.metadata.generation,
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
-        ..ReplicaSetStatus::default()
     };
     (status, times().filter(|at| *at > now).min())
 }
@@ -195,6 +222,7 @@ pub(super) fn differs(before: &ReplicaSetStatus, after: &ReplicaSetStatus) -> bo
             or_zero(status.fully_labeled_replicas),
             or_zero(status.ready_replicas),
             or_zero(status.available_replicas),
+            or_zero(status.terminating_replicas),
         ]
     };
     counts(before) != counts(after)
@@ -262,7 +290,7 @@ mod tests {
             pod("nowhere", json!({"/spec/nodeName": null})),
         ];
         let active: Vec<&Pod> = pods.iter().collect();
-        let Plan::Delete(gone) = plan(&set(0), &active) else {
+        let Plan::Delete(gone) = plan(&set(0), &active, Timestamp::UNIX_EPOCH) else {
             panic!("there are too many")
         };
         let names: Vec<_> = gone
@@ -290,10 +318,38 @@ mod tests {
             pod("a", json!({})),
             pod("ended", json!({"/status/phase": "Failed"})),
         ];
-        let active: Vec<&Pod> = pods.iter().filter(|pod| is_active(pod)).collect();
-        assert_eq!(plan(&set(3), &active), Plan::Create(2));
-        assert_eq!(plan(&set(1), &active), Plan::Delete(vec![]));
-        assert_eq!(plan(&set(9999), &active), Plan::Create(BURST));
+        let pods: Vec<&Pod> = pods.iter().collect();
+        let plan = |replicas| super::plan(&set(replicas), &pods, Timestamp::UNIX_EPOCH);
+        assert_eq!(plan(3), Plan::Create(2));
+        assert_eq!(plan(1), Plan::Delete(vec![]));
+        assert_eq!(plan(9999), Plan::Create(BURST));
+    }
+
+    #[test]
+    fn pods_that_fail_again_and_again_are_replaced_later_each_time() {
+        let at = |second: i64| Timestamp::from_second(1_704_067_200 + second).expect("a time");
+        let failed = |second: i64| {
+            let more =
+                json!({"/status/phase": "Failed", "/metadata/creationTimestamp": at(second).to_string()});
+            pod("failed", more)
+        };
+        let planned = |failures: &[i64], now: i64| {
+            let pods: Vec<Pod> = failures.iter().map(|second| failed(*second)).collect();
+            match plan(&set(1), &pods.iter().collect::<Vec<_>>(), at(now)) {
+                Plan::Wait(until) => until.as_second() - at(0).as_second(),
+                other => {
+                    assert_eq!(other, Plan::Create(1));
+                    now
+                }
+            }
+        };
+        assert_eq!(planned(&[0], 0), 0);
+        assert_eq!(planned(&[0, 1], 1), 2);
+        assert_eq!(planned(&[0, 1, 2], 2), 4);
+        assert_eq!(planned(&[0, 1, 2, 4], 4), 8);
+        assert_eq!(planned(&vec![4; 99], 4), 304);
+        // What failed long ago has nothing to do with it.
+        assert_eq!(planned(&[0, 1, 2, 4], 700), 700);
     }
 
     #[test]
@@ -311,6 +367,7 @@ mod tests {
         );
         assert_eq!(status.fully_labeled_replicas, Some(2));
         assert_eq!(next, Some(at(10)));
+        assert_eq!(status.terminating_replicas, Some(0));
         let (later, next) = super::status(&set(2), &active, Some(("FailedCreate", "quota".into())), at(10));
         assert_eq!((later.available_replicas, next), (Some(2), None));
         assert!(differs(&status, &later));

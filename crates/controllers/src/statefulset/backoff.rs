@@ -8,10 +8,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::state::Ordinal;
 
-const FIRST: SignedDuration = SignedDuration::from_secs(1);
-const LONGEST: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const FIRST: SignedDuration = SignedDuration::from_secs(1);
+pub(crate) const LONGEST: SignedDuration = SignedDuration::from_mins(5);
 /// A pod that lived for so long did not end early: the next one starts afresh.
-const LONG_LIFE: SignedDuration = SignedDuration::from_mins(10);
+pub(crate) const LONG_LIFE: SignedDuration = SignedDuration::from_mins(10);
 
 /// When the replicas of a set ended last. A restart of the server forgets it, and costs an attempt at the most.
 #[derive(Debug, Default)]

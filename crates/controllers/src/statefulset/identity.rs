@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::state::Ordinal;
-use crate::owned::apps_reference;
+use crate::owned::owner_reference;
 
 /// The label with the pod's name.
 pub(super) const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
@@ -40,7 +40,7 @@ pub(super) fn claim_name(template: &str, set: &str, ordinal: Ordinal) -> String 
 
 /// The reference of an object to the set that controls it.
 pub(super) fn controller_reference(set: &StatefulSet) -> OwnerReference {
-    apps_reference("StatefulSet", &set.metadata)
+    owner_reference(("apps/v1", "StatefulSet"), &set.metadata)
 }
 
 fn templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {

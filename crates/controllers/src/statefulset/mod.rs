@@ -31,6 +31,8 @@ mod stuck;
 mod trouble;
 mod wrote;
 
+pub(crate) use self::backoff::{FIRST, LONG_LIFE, LONGEST};
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

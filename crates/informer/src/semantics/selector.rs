@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 /// A `metav1.LabelSelector` to match labels with. `kube`'s own selectors parse texts; this one takes
 /// the object's field as it is.
@@ -14,6 +14,18 @@ impl Selector {
     /// nothing.
     pub fn new(selector: &LabelSelector) -> Selector {
         Selector(selector.clone())
+    }
+
+    /// A selector that no labels meet.
+    pub fn nothing() -> Selector {
+        let one_of_none = LabelSelectorRequirement {
+            operator: "In".to_owned(),
+            ..LabelSelectorRequirement::default()
+        };
+        Selector(LabelSelector {
+            match_expressions: Some(vec![one_of_none]),
+            match_labels: None,
+        })
     }
 
     /// Whether labels meet it.

@@ -180,11 +180,15 @@ fn exposed_services_answer_other_machines_and_others_do_not() {
             key("web"),
             ServicePort {
                 node_port: Some(NODE_PORT),
+                host_port: Some(80).filter(|_| expose),
                 external_policy: policy,
                 ..service(&[pod.socket()])
             },
         )]));
         if expose {
+            // A load balancer's port is one of the machine's own, beside its node port.
+            let host_port = SocketAddrV4::new(*lan.ip(), 80);
+            assert_eq!(outside.ask(host_port).unwrap(), format!("pod-a {seen_as}"));
             assert_eq!(outside.ask(lan).unwrap(), format!("pod-a {seen_as}"));
             assert_eq!(host.who(lan).unwrap(), "pod-a");
         } else {

@@ -31,6 +31,7 @@ pub(super) fn service(endpoints: &[SocketAddrV4]) -> ServicePort {
         protocol: Protocol::Tcp,
         port: CLUSTER_IP.port(),
         node_port: None,
+        host_port: None,
         endpoints: endpoints.iter().map(endpoint).collect(),
         affinity: None,
         external_policy: TrafficPolicy::Cluster,

@@ -190,6 +190,7 @@ mod tests {
             protocol: Protocol::Udp,
             port: 80,
             node_port: None,
+            host_port: None,
             endpoints: endpoints
                 .iter()
                 .map(|e| Endpoint {
@@ -325,6 +326,7 @@ mod tests {
         let local = ServicePort {
             external_policy: TrafficPolicy::Local,
             node_port: Some(30080),
+            host_port: None,
             ..port(5, &[1])
         };
         check(

@@ -68,7 +68,7 @@ pub(crate) fn compile(key: &ServicePortKey, port: &ServicePort) -> Compiled {
         ),
     };
     let external = match port.external_policy {
-        _ if port.external_ips.is_empty() && port.node_port.is_none() => None,
+        _ if port.external_ips.is_empty() && port.node_port.is_none() && port.host_port.is_none() => None,
         TrafficPolicy::Cluster => all,
         TrafficPolicy::Local => compiled.add_pool(
             format!("external{sticky}/{key}"),
@@ -106,12 +106,12 @@ pub(crate) fn compile(key: &ServicePortKey, port: &ServicePort) -> Compiled {
             };
             compiled.frontends.push((frontend, target.clone()));
         }
-        if let Some(node_port) = port.node_port {
+        for on_node in port.node_port.iter().chain(&port.host_port) {
             let frontend = Frontend::NodePort {
                 protocol: port.protocol,
-                port: node_port,
+                port: *on_node,
             };
-            compiled.frontends.push((frontend, target));
+            compiled.frontends.push((frontend, target.clone()));
         }
     }
     compiled.drop_unused_pools();
@@ -224,6 +224,7 @@ mod tests {
             protocol: Protocol::Tcp,
             port: 80,
             node_port: Some(30080),
+            host_port: None,
             endpoints: endpoints.collect(),
             affinity: None,
             external_policy: TrafficPolicy::Cluster,
@@ -344,6 +345,7 @@ mod tests {
             internal_policy: both,
             external_ips: vec![],
             node_port: None,
+            host_port: None,
             ..port(&[1, 2])
         };
         let compiled = compile(&key(), &port);

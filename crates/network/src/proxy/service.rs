@@ -61,6 +61,9 @@ pub struct ServicePort {
     pub port: u16,
     /// The port on the node, if any.
     pub node_port: Option<u16>,
+    /// The port on the addresses by which other machines know this one, if any: where a load balancer is opened to
+    /// them. It is served as a node port is, but not on 127.0.0.1.
+    pub host_port: Option<u16>,
     /// The endpoints that are to receive connections. With none, clients are refused.
     pub endpoints: Vec<Endpoint>,
     /// Keeps a client on its endpoint until it was idle for this long (session affinity `ClientIP`).

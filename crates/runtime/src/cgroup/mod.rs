@@ -336,10 +336,12 @@ fn make(hierarchy: &Hierarchy, path: &CgroupPath) -> Result<(), CgroupError> {
         let parent = at.clone();
         at.push(part);
         match fs::create_dir(&at) {
-            Ok(()) if hierarchy.has("cpuset") => inherit_cpuset(&parent, &at)?,
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(CgroupError::file("make", &at)(error)),
+        }
+        if hierarchy.has("cpuset") {
+            inherit_cpuset(&parent, &at)?;
         }
     }
     Ok(())
@@ -361,11 +363,16 @@ fn pass_on_controllers(hierarchy: &Hierarchy, dir: &Path) -> Result<(), CgroupEr
     Ok(())
 }
 
-/// A v1 cpuset begins empty, and nothing can join it until it has processors and memory nodes.
+/// A v1 cpuset begins empty, and nothing can join it until it has processors and memory nodes. One that was
+/// there may still be empty, if whoever made it ended before it came to this.
 fn inherit_cpuset(parent: &Path, dir: &Path) -> Result<(), CgroupError> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let (from, to) = (parent.join(name), dir.join(name));
-        let value = fs::read_to_string(&from).map_err(CgroupError::file("read", &from))?;
+        let read = |path: &Path| fs::read_to_string(path).map_err(CgroupError::file("read", path));
+        if !read(&to)?.trim().is_empty() {
+            continue;
+        }
+        let value = read(&from)?;
         fs::write(&to, value.trim()).map_err(CgroupError::file("write", &to))?;
     }
     Ok(())
@@ -427,6 +434,10 @@ mod tests {
     async fn check_kill(root: &str, name: &str, mountinfo: &str) {
         let cgroups = Cgroups::open(name, Path::new(root), mountinfo).unwrap();
         let pod = cgroups.pod("uid").unwrap();
+        // As if whoever made it had been killed before it was set up.
+        for hierarchy in cgroups.layout.for_containers() {
+            fs::create_dir_all(hierarchy.dir(&pod)).unwrap();
+        }
         cgroups.create(&pod, &Resources::default()).unwrap();
         let mut children = Vec::new();
         for id in ["one", "two"] {

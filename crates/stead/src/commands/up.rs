@@ -121,6 +121,9 @@ pub(super) fn start_detached(
     if options.load_balancer == cli::LoadBalancer::None {
         command.args(["--load-balancer", "none"]);
     }
+    if options.expose {
+        command.arg("--expose");
+    }
     // A directory that someone may want to unmount is no place to stay in.
     command
         .current_dir("/")

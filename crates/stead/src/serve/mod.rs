@@ -9,6 +9,7 @@
 //! ([`End::Leave`]). Then the parts stop, the listeners, the store, and last the lock is let go.
 
 mod clients;
+mod host_ports;
 mod listeners;
 mod memory;
 mod parts;
@@ -106,7 +107,7 @@ impl Server {
         }
 
         report("setting up the network");
-        let network = set_up_network(&place, &cluster)?;
+        let network = set_up_network(&place, &cluster, options.expose)?;
         let cluster_api = listeners::for_cluster(cluster.ranges.node, listeners::API_PORT).await?;
         let node_api = listeners::for_cluster(cluster.ranges.node, listeners::NODE_PORT).await?;
         let node_port = node_api
@@ -139,6 +140,7 @@ impl Server {
             images: Arc::clone(&images),
             node_port,
             load_balancer: options.load_balancer,
+            expose: options.expose,
             shutdown: &shutdown,
         })
         .await?;
@@ -330,11 +332,11 @@ pub(crate) fn lock(place: &Place) -> anyhow::Result<File> {
     }
 }
 
-fn set_up_network(place: &Place, cluster: &Cluster) -> anyhow::Result<Network> {
+fn set_up_network(place: &Place, cluster: &Cluster, expose: bool) -> anyhow::Result<Network> {
     let options = Options {
         cluster: place.id(),
         ranges: cluster.ranges.clone(),
-        expose: false,
+        expose,
     };
     Network::up(options).map_err(|error| match error {
         NetworkError::RangeTaken(range) => anyhow::anyhow!(

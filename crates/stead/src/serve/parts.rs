@@ -12,7 +12,8 @@ use stead_controllers::deployment::DeploymentsController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
 use stead_controllers::inventory::Inventory;
-use stead_controllers::loadbalancers::LoadBalancersController;
+use stead_controllers::job::JobsController;
+use stead_controllers::loadbalancers::{IsFree, LoadBalancersController};
 use stead_controllers::namespaces::NamespacesController;
 use stead_controllers::nodes::NodesController;
 use stead_controllers::replicaset::ReplicaSetsController;
@@ -29,6 +30,7 @@ use stead_scheduler::Scheduler;
 use tokio_util::sync::CancellationToken;
 
 use super::clients::client;
+use super::host_ports;
 use super::listeners::NODE_PORT;
 use super::services::Services;
 use crate::cli::LoadBalancer;
@@ -46,6 +48,7 @@ pub(super) struct Ground<'a> {
     pub(super) images: Arc<ImageStore>,
     pub(super) node_port: u16,
     pub(super) load_balancer: LoadBalancer,
+    pub(super) expose: bool,
     pub(super) shutdown: &'a CancellationToken,
 }
 
@@ -76,6 +79,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         images,
         node_port,
         load_balancer,
+        expose,
         shutdown,
     } = ground;
     let informers = Informers::new();
@@ -105,6 +109,12 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "replicaset-controller", None),
+        )
+        .run(shutdown.clone()),
+        JobsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "job-controller", None),
         )
         .run(shutdown.clone()),
         EndpointsController::new(
@@ -163,6 +173,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             cluster.ranges.load_balancer_addresses(),
+            expose.then(|| Arc::new(host_ports::is_free) as IsFree),
             recorder(&manager, "service-controller", None),
         );
         tasks.push(controller.run(shutdown.clone()));

@@ -1,0 +1,64 @@
+//! Aggregated ClusterRoles: their rules are those of the roles that their selectors choose ("Aggregated
+//! ClusterRoles"). The server sees to it itself, as it does to its default roles.
+
+use http::Method;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use serde::Deserialize as _;
+use stead_api::kinds::rbac::{GROUP, collected};
+
+use crate::server::ApiServer;
+use crate::stored::key;
+
+impl ApiServer {
+    /// Gives aggregated roles their rules whenever roles change, until the server goes down.
+    pub(crate) async fn aggregate_roles(&self) {
+        let inner = &*self.inner;
+        let Some(kind) = inner.registry.resource(GROUP, "v1", "clusterroles") else {
+            return;
+        };
+        let prefix = key::prefix(kind, "");
+        loop {
+            let revision = inner.store.revision();
+            self.settle_roles(&prefix).await;
+            let Ok(mut watcher) = inner.store.watch(&prefix, revision) else {
+                continue;
+            };
+            tokio::select! {
+                () = inner.shutdown.cancelled() => return,
+                // What has changed is seen in the next look at all of them.
+                _ = watcher.next() => {}
+            }
+        }
+    }
+
+    async fn settle_roles(&self, prefix: &str) {
+        let snapshot = self.inner.store.snapshot();
+        let roles: Vec<ClusterRole> = snapshot
+            .prefix(prefix)
+            .filter_map(|(_, entry)| ClusterRole::deserialize(entry.value.value()).ok())
+            .collect();
+        for role in &roles {
+            let Some(rules) = collected(role, &roles) else {
+                continue;
+            };
+            if role.rules.as_deref().unwrap_or_default() == rules {
+                continue;
+            }
+            let name = role.metadata.name.as_deref().unwrap_or_default();
+            let mut role = role.clone();
+            role.rules = Some(rules);
+            let Ok(object) = serde_json::to_value(&role) else {
+                continue;
+            };
+            let path = format!("/apis/{GROUP}/v1/clusterroles/{name}");
+            // One that has changed meanwhile brings the next look.
+            match self.call(Method::PUT, &path, &object).await {
+                Ok((status, _)) if status.is_success() || status.as_u16() == 409 => {}
+                Ok((status, body)) => {
+                    tracing::warn!(name, %status, body, "a role could not be given its rules")
+                }
+                Err(error) => tracing::warn!(name, error, "a role could not be given its rules"),
+            }
+        }
+    }
+}

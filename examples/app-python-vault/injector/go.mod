@@ -1,0 +1,3 @@
+module agent-injector
+
+go 1.24
