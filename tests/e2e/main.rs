@@ -1,6 +1,7 @@
 //! stead, end to end: what a user types, and what must come of it.
 
 mod access;
+mod applying;
 mod churn;
 mod commands;
 mod crashes;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         deployments::TESTS,
         jobs::TESTS,
         access::TESTS,
+        applying::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
         lives::TESTS,
