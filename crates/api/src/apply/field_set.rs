@@ -72,6 +72,12 @@ impl FieldSet {
         self.members.is_empty() && self.children.is_empty()
     }
 
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        let below = self.children.values().map(FieldSet::len);
+        self.members.len() + below.sum::<usize>()
+    }
+
     /// Adds a field, if it is a member itself, and what is below it.
     pub(super) fn add(&mut self, element: Element, member: bool, below: FieldSet) {
         if !below.is_empty() {

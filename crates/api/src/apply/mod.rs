@@ -33,6 +33,9 @@ const UNOWNED: &[&[&str]] = &[
     &["metadata", "resourceVersion"],
 ];
 
+/// The most fields that are noted of who does not apply them.
+const MOST_FIELDS: usize = 10_000;
+
 /// Which part of an object is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -144,13 +147,18 @@ pub fn applied(
     Ok(merged)
 }
 
-/// Notes in an object that somebody has written it by other means. `old` is null for a creation.
+/// Notes in an object that somebody has written it by other means. `old` is null for a creation. Of an object with
+/// so many fields that the notes would be larger than it, none are made.
 pub fn updated(of: Of, old: &Value, new: &mut Value, writer: &Writer) {
     let mut managers = Managers::of(new);
     let before = if old.is_object() { old.clone() } else { empty(of) };
     let difference = of.with(|root| root.compare(&before, new));
     let changed = difference.modified.union(difference.added).without(UNOWNED);
     let own = of.part.of(changed.clone());
+    if own.len() > MOST_FIELDS {
+        meta::remove(new, "managedFields");
+        return;
+    }
     managers.take_updated(writer, &changed, &difference.removed, own);
     managers.write(old, new, writer);
 }

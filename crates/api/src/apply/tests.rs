@@ -198,6 +198,21 @@ fn fields_that_are_not_there_are_refused() {
 }
 
 #[test]
+fn long_lists_take_no_time_and_no_notes() {
+    let ports: Vec<Value> = (1..=60_000)
+        .map(|port| json!({"containerPort": port, "protocol": "TCP"}))
+        .collect();
+    let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "a", "ports": ports}]}});
+    let begin = std::time::Instant::now();
+    updated(pod(), &Value::Null, &mut object, &writer("m"));
+    assert!(!is_tracked(&object));
+    let merged = applied(pod(), &object, &object, &writer("m"), false).expect("it is the same");
+    assert_eq!(merged["spec"], object["spec"]);
+    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+}
+
+#[test]
 fn old_updaters_are_put_together() {
     let mut object = with_data(json!({}));
     for number in 0..15 {

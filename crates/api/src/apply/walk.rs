@@ -4,6 +4,8 @@
 //! Lists are atomic, sets of scalars, or told apart by keys; maps and structs are atomic or taken
 //! field by field ("Merge strategy" in the page on server-side apply).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::field_set::{Element, FieldSet};
@@ -219,9 +221,8 @@ impl<'s> Node<'s> {
         difference: &mut Difference,
     ) {
         let none = Map::new();
-        let members = |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned();
-        let (old, new) = (members(old), members(new));
-        let (old, new) = (old.as_ref().unwrap_or(&none), new.as_ref().unwrap_or(&none));
+        let old = old.and_then(Value::as_object).unwrap_or(&none);
+        let new = new.and_then(Value::as_object).unwrap_or(&none);
         let gone = old.keys().filter(|name| !new.contains_key(*name));
         for name in new.keys().chain(gone) {
             let (old, new) = (old.get(name), new.get(name));
@@ -240,24 +241,16 @@ impl<'s> Node<'s> {
         new: Option<&Value>,
         difference: &mut Difference,
     ) {
-        let indexed = |value: Option<&'_ Value>| -> Vec<(Element, Value)> {
-            let found = value.map(|value| self.indexed(shape, value)).unwrap_or_default();
-            found
-                .into_iter()
-                .map(|(element, item)| (element, item.clone()))
-                .collect()
-        };
-        let (old, new) = (indexed(old), indexed(new));
-        let find = |list: &[(Element, Value)], element: &Element| {
-            let found = list.iter().find(|(own, _)| own == element);
-            found.map(|(_, item)| item.clone())
-        };
-        let gone = old.iter().filter(|(element, _)| find(&new, element).is_none());
+        let none = Value::Null;
+        let (old, new) = (old.unwrap_or(&none), new.unwrap_or(&none));
+        let (old, new) = (self.indexed(shape, old), self.indexed(shape, new));
+        let (before, after) = (by_element(&old), by_element(&new));
+        let gone = old.iter().filter(|(element, _)| !after.contains_key(element));
         for (element, _) in new.iter().chain(gone) {
-            let (before, after) = (find(&old, element), find(&new, element));
+            let (before, after) = (before.get(element).copied(), after.get(element).copied());
             let (own, below) = match self.items(shape) {
-                Some(node) => node.differ(before.as_ref(), after.as_ref()),
-                None => unknown(before.as_ref(), after.as_ref()),
+                Some(node) => node.differ(before, after),
+                None => unknown(before, after),
             };
             difference.put(element.clone(), own, below);
         }
@@ -290,36 +283,33 @@ impl<'s> Node<'s> {
     /// their place before the one that followed them.
     fn merge_lists(&self, shape: &Shape<'s>, live: &Value, applied: &Value) -> Value {
         let (live, applied) = (self.indexed(shape, live), self.indexed(shape, applied));
-        let find = |list: &[(Element, &Value)], element: &Element| {
-            let found = list.iter().find(|(own, _)| own == element);
-            found.map(|(_, item)| (*item).clone())
-        };
+        let (before, after) = (by_element(&live), by_element(&applied));
         let merged = |element: &Element| {
-            let after = find(&applied, element).unwrap_or_default();
-            match (self.items(shape), find(&live, element)) {
-                (Some(node), Some(before)) => node.merge(&before, &after),
-                _ => after,
+            let after = after.get(element).copied().unwrap_or(&Value::Null);
+            match (self.items(shape), before.get(element)) {
+                (Some(node), Some(before)) => node.merge(before, after),
+                _ => after.clone(),
             }
         };
         let mut out = Vec::new();
         let mut waiting = applied.iter().map(|(element, _)| element).peekable();
-        let mut done: Vec<&Element> = Vec::new();
+        let mut done: BTreeSet<&Element> = BTreeSet::new();
         for (element, item) in &live {
-            if find(&applied, element).is_none() {
+            if !after.contains_key(element) {
                 out.push((*item).clone());
                 continue;
             }
-            if done.contains(&element) {
+            if done.contains(element) {
                 continue;
             }
             // All that is applied up to this one, where those are not further on in what is there.
             while let Some(next) = waiting.peek() {
                 let here = *next == element;
-                if !here && find(&live, next).is_some() {
+                if !here && before.contains_key(next) {
                     break;
                 }
                 out.push(merged(next));
-                done.push(next);
+                done.insert(next);
                 waiting.next();
                 if here {
                     break;
@@ -397,6 +387,14 @@ impl<'s> Node<'s> {
             _ => None,
         }
     }
+}
+
+/// Elements of a list by their keys; of several with the same the first counts.
+fn by_element<'l>(list: &'l [(Element, &'l Value)]) -> BTreeMap<&'l Element, &'l Value> {
+    list.iter()
+        .rev()
+        .map(|(element, item)| (element, *item))
+        .collect()
 }
 
 fn unknown(old: Option<&Value>, new: Option<&Value>) -> (Own, Difference) {
