@@ -6,6 +6,7 @@
 
 pub mod autoscaler;
 pub mod clusterroles;
+pub mod cronjob;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;

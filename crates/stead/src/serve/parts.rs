@@ -9,6 +9,7 @@ use stead_apiserver::Identity;
 use stead_apiserver::pki::Pki;
 use stead_controllers::autoscaler::AutoscalersController;
 use stead_controllers::clusterroles::ClusterRolesController;
+use stead_controllers::cronjob::CronJobsController;
 use stead_controllers::deployment::DeploymentsController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
@@ -110,6 +111,12 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "replicaset-controller", None),
+        )
+        .run(shutdown.clone()),
+        CronJobsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "cronjob-controller", None),
         )
         .run(shutdown.clone()),
         JobsController::new(
