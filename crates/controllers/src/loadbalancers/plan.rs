@@ -241,7 +241,8 @@ mod tests {
     }
 
     fn planned_on(services: &[Arc<Service>], programs: Option<&[u16]>) -> Vec<(String, Step)> {
-        let is_free = |_: &str, port: u16| !programs.unwrap_or_default().contains(&port);
+        let taken = programs.unwrap_or_default().to_vec();
+        let is_free = move |_: &str, port: u16| !taken.contains(&port);
         let exposed = programs.map(|_| &is_free as &IsFree);
         let steps = plan(services, &pool(), exposed).into_iter();
         steps
