@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, JobSpec};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::pod::{self, Options};
 use super::{job, name_cell, same, text, workload};
@@ -116,7 +116,13 @@ impl ApiObject for CronJob {
             name_cell(&self.metadata),
             spec.schedule.as_str().into(),
             spec.time_zone.as_deref().unwrap_or("<none>").into(),
-            json!(spec.suspend == Some(true)),
+            // So Kubernetes writes it, though the column is a boolean.
+            if spec.suspend == Some(true) {
+                "True"
+            } else {
+                "False"
+            }
+            .into(),
             status.active.unwrap_or_default().len().into(),
             last,
             age(self.metadata.creation_timestamp.as_ref(), now),
@@ -215,6 +221,8 @@ fn validate_job(spec: &CronJobSpec, options: &Options, path: &Path, errors: &mut
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn cron_job(change: impl FnOnce(&mut Value)) -> Value {
@@ -286,7 +294,7 @@ mod tests {
         let before = [
             json!("*/5 * * * *"),
             json!("Asia/Kolkata"),
-            json!(false),
+            json!("False"),
             json!(0),
             json!("<none>"),
         ];
