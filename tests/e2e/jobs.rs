@@ -15,6 +15,7 @@ pub(crate) const TESTS: Tests = &[
     ("jobs: a hook is made anew for each release", hooks),
     ("jobs: each index has its number and its name", indexes),
     ("jobs: each pod counts once though the server is killed", crash),
+    ("jobs: made on a schedule, and by hand from it", on_schedule),
 ];
 
 /// A command, and what it says when it has done it; after `!`, what it says when it fails.
@@ -207,5 +208,56 @@ fn crash() -> Result<()> {
             .count();
         ensure!(ended == 8 && pods.len() == 8, "{ended} of {}", pods.len());
         Ok(())
+    })
+}
+
+/// In this order; the schedule is one that is soon due.
+const CRON_COMMANDS: &[(&str, &[&str])] = &[
+    (
+        "create cronjob tick --image=tool:1 --schedule='@every 1s' -- echo tick",
+        &["created"],
+    ),
+    (
+        "wait --for=jsonpath={.status.lastSuccessfulTime} cronjob/tick --timeout=60s",
+        &["condition met"],
+    ),
+    (
+        "patch cronjob tick -p '{\"spec\":{\"suspend\":true,\"timeZone\":\"Asia/Kolkata\"}}'",
+        &["patched"],
+    ),
+    (
+        "get cronjob tick",
+        &["SCHEDULE", "TIMEZONE", "@every 1s", "Asia/Kolkata", "True"],
+    ),
+    (
+        "describe cronjob tick",
+        &["SuccessfulCreate", "Created job tick-", "SawCompletedJob"],
+    ),
+    ("create job by-hand --from=cronjob/tick", &["created"]),
+    (
+        "wait --for=condition=complete job/by-hand --timeout=60s",
+        &["condition met"],
+    ),
+    ("logs job/by-hand", &["tick"]),
+    (
+        "patch cronjob tick -p '{\"spec\":{\"schedule\":\"often\"}}'",
+        &["!", "expected exactly 5 fields, found 1: [often]"],
+    ),
+    (
+        "patch cronjob tick -p '{\"spec\":{\"timeZone\":\"Mars/Base\"}}'",
+        &["!", "unknown time zone Mars/Base"],
+    ),
+    ("delete cronjob tick", &["deleted"]),
+];
+
+fn on_schedule() -> Result<()> {
+    on_a_cluster(|cluster| {
+        cluster.load(&Image::new("tool:1"))?;
+        follow(cluster, CRON_COMMANDS)?;
+        eventually("its jobs go with it, and their pods", || {
+            let left = cluster.kubectl("get pods,jobs -o name").ok()?;
+            ensure!(left.is_empty(), "{left}");
+            Ok(())
+        })
     })
 }

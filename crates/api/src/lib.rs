@@ -19,6 +19,7 @@ pub mod patch;
 mod path;
 pub mod quantity;
 pub mod registry;
+pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod table;

@@ -5,6 +5,7 @@
 //! against any other Kubernetes API server. None holds state that a restart would lose.
 
 pub mod autoscaler;
+pub mod cronjob;
 pub mod deployment;
 pub mod endpoints;
 pub mod garbage;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
     ServiceAccount,
@@ -68,6 +68,8 @@ informers! {
     deployments: Deployment,
     /// ReplicaSets.
     replica_sets: ReplicaSet,
+    /// CronJobs.
+    cron_jobs: CronJob,
     /// Jobs.
     jobs: Job,
     /// ControllerRevisions.

@@ -8,6 +8,7 @@
 mod autoscaler;
 mod config_map;
 mod controller_revision;
+mod cron_job;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -77,6 +78,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &review::SELF_RULES,
         &autoscaler::KIND,
         &autoscaler::V1_KIND,
+        &cron_job::KIND,
         &job::KIND,
         &lease::KIND,
         &endpoint_slice::KIND,

@@ -208,11 +208,16 @@ pub(super) fn name_warning(metadata: &ObjectMeta) -> Option<String> {
 
 /// What to warn of in a template.
 pub(super) fn template_warnings(template: &PodTemplateSpec) -> Vec<String> {
+    template_warnings_at(template, &Path::new("spec").child("template"))
+}
+
+/// What to warn of in a template that is not where a workload has it.
+pub(super) fn template_warnings_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
     let Some(pod) = &template.spec else {
         return Vec::new();
     };
     let metadata = template.metadata.clone().unwrap_or_default();
-    pod::spec_warnings(&metadata, pod, &Path::new("spec").child("template"))
+    pod::spec_warnings(&metadata, pod, path)
 }
 
 /// Cells: the containers' names, and their images.

@@ -8,6 +8,7 @@ use kube::Client;
 use stead_apiserver::Identity;
 use stead_apiserver::pki::Pki;
 use stead_controllers::autoscaler::AutoscalersController;
+use stead_controllers::cronjob::CronJobsController;
 use stead_controllers::deployment::DeploymentsController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
@@ -109,6 +110,12 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "replicaset-controller", None),
+        )
+        .run(shutdown.clone()),
+        CronJobsController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "cronjob-controller", None),
         )
         .run(shutdown.clone()),
         JobsController::new(
