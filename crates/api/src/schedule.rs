@@ -48,7 +48,7 @@ const MONTHS: Bounds = Bounds::new(
 const WEEKDAYS: Bounds = Bounds::new(0, 6, &["sun", "mon", "tue", "wed", "thu", "fri", "sat"]);
 
 /// How many years ahead a time is looked for: the 29th of February may be eight years away.
-const YEARS: i16 = 8;
+const YEARS: i16 = 9;
 
 impl Bounds {
     const fn new(low: u32, high: u32, names: &'static [&'static str]) -> Bounds {

@@ -95,7 +95,7 @@ fn what_cannot_be_is_refused() {
         (
             "successPolicy",
             json!({"rules": []}),
-            "spec.successPolicy: Invalid value: batch.SuccessPolicy{Rules:[]batch.SuccessPolicyRule(nil)}: requires indexed completion mode",
+            "spec.successPolicy: Invalid value: batch.SuccessPolicy{Rules:[]batch.SuccessPolicyRule{}}: requires indexed completion mode",
         ),
         (
             "podFailurePolicy",
