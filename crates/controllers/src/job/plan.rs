@@ -4,6 +4,8 @@
 //! seen without: so each counts once, whatever goes wrong in between. An end is told in two steps, too: its criterion
 //! is met (`SuccessCriteriaMet`, `FailureTarget`), and then, when no pod is left, it has come.
 
+mod manage;
+
 use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,11 +18,11 @@ use super::backoff;
 use super::indexes::Indexes;
 use super::pod::{
     all_failures_before, ended_at, failures_before, has_failed, has_succeeded, index_of, is_deleting,
-    is_indexed, is_tracked, new_pod, only_failed_are_replaced,
+    is_indexed, is_tracked,
 };
 use super::policy::{self, Verdict, verdict};
 use super::status::{Cause, Uncounted, holds, number, set, tidy};
-use crate::replicaset::{first_to_go, is_active};
+use crate::replicaset::is_active;
 
 /// The most pods that are made or deleted in one look.
 const BURST: usize = 500;
@@ -69,10 +71,8 @@ enum End {
     Failure(Cause),
 }
 
-impl End {
-    fn failure(reason: &str, message: &str) -> End {
-        End::Failure(Cause::new(reason, message))
-    }
+fn failure(reason: &str, message: &str) -> End {
+    End::Failure(Cause::new(reason, message))
 }
 
 /// What a Job that has not ended does, with these pods of its own.
@@ -270,16 +270,16 @@ impl<'a, 'p> Look<'a, 'p> {
                 _ => None,
             });
         if let Some(why) = fatal {
-            return Some(End::failure("PodFailurePolicy", &why));
+            return Some(failure("PodFailurePolicy", &why));
         }
         let limit = self.spec.backoff_limit.unwrap_or(i32::MAX);
         if self.failed > limit || backoff::restarted_too_often(self.spec, self.pods) {
             let message = "Job has reached the specified backoff limit";
-            return Some(End::failure("BackoffLimitExceeded", message));
+            return Some(failure("BackoffLimitExceeded", message));
         }
         if self.deadline().is_some_and(|deadline| deadline <= self.now) {
             let message = "Job was active longer than specified deadline";
-            return Some(End::failure("DeadlineExceeded", message));
+            return Some(failure("DeadlineExceeded", message));
         }
         self.end_of_indexes()
     }
@@ -289,10 +289,10 @@ impl<'a, 'p> Look<'a, 'p> {
         let failed = self.failed_indexes.total();
         if self.spec.max_failed_indexes.is_some_and(|most| failed > most) {
             let message = "Job has exceeded the specified maximal number of failed indexes";
-            return Some(End::failure("MaxFailedIndexesExceeded", message));
+            return Some(failure("MaxFailedIndexesExceeded", message));
         }
         if failed > 0 && failed + self.succeeded >= completions {
-            return Some(End::failure("FailedIndexes", "Job has failed indexes"));
+            return Some(failure("FailedIndexes", "Job has failed indexes"));
         }
         let rule = policy::success(self.spec.success_policy.as_ref()?, completions, &self.done)?;
         let message = format!("Matched rules at index {rule}");
@@ -307,90 +307,6 @@ impl<'a, 'p> Look<'a, 'p> {
             .filter(|_| self.spec.suspend != Some(true))?;
         let start = self.status.start_time.as_ref()?.0;
         start.checked_add(SignedDuration::from_secs(seconds)).ok()
-    }
-
-    /// Brings the pods to the number that is wanted; says when to look again if some are to come later.
-    fn manage(&self) -> (Change<'p>, Option<Timestamp>) {
-        if self.spec.suspend == Some(true) {
-            return (Change::Remove(self.active.clone()), None);
-        }
-        let active = number(self.active.len());
-        let parallelism = self.spec.parallelism.unwrap_or(1);
-        let wanted = match self.spec.completions {
-            Some(completions) => (completions - self.succeeded).min(parallelism).max(0),
-            // Once one has succeeded, the others end as they will.
-            None if self.succeeded > 0 => active,
-            None => parallelism,
-        };
-        let surplus = self.surplus(usize::try_from(active - wanted).unwrap_or(0));
-        if !surplus.is_empty() {
-            return (Change::Remove(surplus), None);
-        }
-        let leaving = if only_failed_are_replaced(self.spec) {
-            number(self.terminating)
-        } else {
-            0
-        };
-        let missing = usize::try_from(wanted - leaving - active).unwrap_or(0).min(BURST);
-        if missing == 0 {
-            return (Change::None, None);
-        }
-        self.create(missing)
-    }
-
-    /// Pods that are too many: those whose index is none, or has another pod, and then those that are missed least.
-    fn surplus(&self, count: usize) -> Vec<&'p Pod> {
-        let mut seen = HashSet::new();
-        let (mut gone, mut left) = (Vec::new(), Vec::new());
-        for pod in &self.active {
-            let index = index_of(pod, self.spec);
-            if is_indexed(self.spec) && index.is_none_or(|index| !seen.insert(index)) {
-                gone.push(*pod);
-            } else {
-                left.push(*pod);
-            }
-        }
-        gone.extend(first_to_go(&left, count.saturating_sub(gone.len())));
-        gone.truncate(BURST);
-        gone
-    }
-
-    fn create(&self, missing: usize) -> (Change<'p>, Option<Timestamp>) {
-        let make = |index, failed| new_pod(self.job, self.spec, index, failed);
-        if self.spec.backoff_limit_per_index.is_none()
-            && let Some(until) = backoff::until(self.spec, self.pods).filter(|until| *until > self.now)
-        {
-            return (Change::None, Some(until));
-        }
-        let Some(completions) = self.spec.completions.filter(|_| is_indexed(self.spec)) else {
-            return (Change::Create(vec![make(None, None); missing]), None);
-        };
-        let mut taken = self.done.clone();
-        taken.insert_all(&self.failed_indexes);
-        let waits = |pod: &&&Pod| is_active(pod) || only_failed_are_replaced(self.spec) && !has_ended(pod);
-        let indexes = self
-            .pods
-            .iter()
-            .filter(waits)
-            .filter_map(|pod| index_of(pod, self.spec));
-        indexes.for_each(|index| taken.insert(index));
-        let (mut now, mut later) = (Vec::new(), None);
-        for index in taken.missing(completions, missing) {
-            let failed = self.to_replace.get(&index).copied();
-            let until = failed
-                .map(backoff::until_replaced)
-                .filter(|until| *until > self.now);
-            match until {
-                None => now.push(make(Some(index), failed)),
-                Some(until) => later = later.into_iter().chain([until]).min(),
-            }
-        }
-        let change = if now.is_empty() {
-            Change::None
-        } else {
-            Change::Create(now)
-        };
-        (change, later)
     }
 
     /// Takes out pods that are to be deleted.
