@@ -249,8 +249,8 @@ mod tests {
         assert_eq!(
             set.paths(),
             [
-                ".metadata.finalizers[=\"a\"]",
                 ".metadata.labels",
+                ".metadata.finalizers[=\"a\"]",
                 ".metadata.labels.app",
                 ".spec.replicas",
                 ".spec.ports[containerPort=80,protocol=\"TCP\"]",
