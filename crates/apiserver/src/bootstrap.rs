@@ -13,7 +13,7 @@ use stead_api::kinds::rbac::GROUP;
 use tower::ServiceExt as _;
 
 use crate::authz::defaults;
-use crate::identity::{Identity, MASTERS};
+use crate::identity::{Identity, MASTERS, SERVER};
 use crate::server::ApiServer;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -184,9 +184,7 @@ impl ApiServer {
             .header("content-type", "application/json")
             .body(Body::from(object.to_string()))
             .map_err(|error| error.to_string())?;
-        request
-            .extensions_mut()
-            .insert(Identity::new("system:apiserver", [MASTERS]));
+        request.extensions_mut().insert(Identity::new(SERVER, [MASTERS]));
         // A router's error type has no values.
         let response = self
             .router()

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 /// The group whose members may do everything.
 pub const MASTERS: &str = "system:masters";
+/// The server itself.
+pub(crate) const SERVER: &str = "system:apiserver";
 /// The group of everyone who has shown who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everyone who has not.

@@ -20,7 +20,7 @@ use super::write::{
 };
 use crate::authz::Asked;
 use crate::body::{Expected, yaml_to_json};
-use crate::identity::Identity;
+use crate::identity::{Identity, SERVER};
 use crate::options::{FieldSource, WriteOptions};
 use crate::server::Call;
 
@@ -100,8 +100,8 @@ fn read(call: &Call<'_>, body: &Bytes) -> Result<Value, ApiError> {
     Ok(configuration)
 }
 
-/// Who applies what is not there creates it.
-fn creation<'a>(call: &Call<'a>) -> Asked<'a> {
+/// Who applies or puts what is not there creates it.
+pub(super) fn creation<'a>(call: &Call<'a>) -> Asked<'a> {
     Asked::Resource {
         verb: "create",
         group: &call.path.group,
@@ -184,6 +184,6 @@ fn is_part_of_the_system(identity: &Identity) -> bool {
     name.starts_with("system:node:")
         || matches!(
             name,
-            "system:kube-controller-manager" | "system:kube-scheduler" | "system:apiserver"
+            "system:kube-controller-manager" | "system:kube-scheduler" | SERVER
         )
 }

@@ -13,7 +13,7 @@ use stead_api::object::NotOfKind;
 use stead_api::registry::Kind;
 use stead_store::{CommitError, Condition, Txn};
 
-use super::applying::{apply_part, keep_notes, note_creation, note_update};
+use super::applying::{apply_part, creation, keep_notes, note_creation, note_update};
 use super::patching::{PatchType, check_patched_kind, decode_patched, patch_type, patch_with};
 use super::prepare::{
     fill_metadata, fit_to_namespace, fit_to_path, generate_name, keep_metadata, keep_parts, prepare_create,
@@ -97,6 +97,7 @@ pub(crate) async fn update_part(call: &Call<'_>, body: &Bytes, change: Change) -
         let old = match current(call) {
             Ok(old) => old,
             Err(_) if call.kind.create_on_update && change == Change::Main => {
+                call.server.check(call.identity, &creation(call))?;
                 let written = create_object(call, object, &mut warnings, options).await;
                 return answer(call, 201, written, &warnings);
             }

@@ -19,6 +19,7 @@ pub(crate) use hook::{Hook, Operation};
 use self::hook::{Target, labels};
 use self::review::{Answer, Request};
 use crate::authz::Policy;
+use crate::identity::SERVER;
 use crate::options::DeleteOptions;
 use crate::resource::Change;
 use crate::server::{Call, Inner};
@@ -78,9 +79,10 @@ impl<'a> Write<'a> {
         })
     }
 
-    /// None where no webhooks are configured, or the write is of their configuration itself.
+    /// None where no webhooks are configured, or the write is of their configuration itself, or of the server, which
+    /// must come up though the pods behind its webhooks do not run yet.
     fn of(call: &'a Call<'a>, request: impl FnOnce() -> Request<'a>) -> Option<Write<'a>> {
-        if call.kind.group == GROUP {
+        if call.kind.group == GROUP || call.identity.name == SERVER {
             return None;
         }
         let configured = |plural: &str| call.server.configurations(plural);
