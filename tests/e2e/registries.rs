@@ -17,6 +17,7 @@ pub(crate) const TESTS: Tests = &[
         by_name,
     ),
     ("registries: one that wants to know who asks", with_authentication),
+    ("images: what is loaded anew under a name runs next", loaded_anew),
 ];
 
 /// Anyone may push here and pull.
@@ -26,6 +27,24 @@ const CLOSED: &str = "127.0.0.1:5001";
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 /// The same, as `docker login` writes it down.
 const AUTHS: &str = r#"{"auths": {"127.0.0.1:5001": {"auth": "dXNlcjpzZWNyZXQ="}}}"#;
+
+/// Two images of one name, as of a program that was built again.
+fn loaded_anew() -> Result<()> {
+    on_a_cluster(|cluster| {
+        for build in ["first", "second"] {
+            let image = Image::new(&format!("{build}:1"))
+                .arg("--tag", "app:1")
+                .arg("--env", &format!("BUILD={build}"));
+            cluster.load(&image)?;
+            let run = format!("run {build} --image=app:1 --restart=Never -- sh -c 'echo it is $BUILD'");
+            cluster.kubectl(&run).ok()?;
+            cluster.wait_for(&format!("pod/{build}"), "jsonpath={.status.phase}=Succeeded")?;
+            let said = cluster.kubectl(&format!("logs {build}")).ok()?;
+            ensure!(said.trim() == format!("it is {build}"), "{said}");
+        }
+        Ok(())
+    })
+}
 
 /// Pushes the image in the archive `$1` as `$2`, with curl.
 const PUSH: &str = r#"
