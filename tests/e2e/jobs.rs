@@ -1,7 +1,5 @@
 //! Jobs, through the oldest and the newest `kubectl` at hand, as Helm's hooks use them, and through a crash.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stead_tests::artifacts::Image;
@@ -190,7 +188,6 @@ fn crash() -> Result<()> {
             eventually("some have succeeded", || {
                 let found = cluster.field("job work", "/status/succeeded")?;
                 let found: u32 = found.parse().unwrap_or(0);
-                std::thread::sleep(Duration::from_millis(20));
                 ensure!(found >= succeeded, "{found}");
                 Ok(())
             })?;

@@ -1,6 +1,6 @@
 //! What controllers, scheduler and kubelet have in common, over any `kube::Client`: informers
 //! ([`Informer`]: one watch and one cache per kind, shared), a keyed work queue ([`Queue`]) with its
-//! runner ([`run`]), a recorder of events ([`Recorder`]), and the meaning of those fields that more
+//! runner ([`run`], [`Objects`]), a recorder of events ([`Recorder`]), and the meaning of those fields that more
 //! than one of them reads ([`semantics`]).
 //!
 //! It stands where client-go's `tools/cache`, `util/workqueue` and `tools/record` do, and
@@ -21,4 +21,4 @@ pub use informers::{Informers, Task};
 pub use looks::metrics;
 pub use queue::{Queue, Work};
 pub use recorder::{EventType, Recorder, reference};
-pub use runner::{Reconciled, run};
+pub use runner::{Objects, Reconciled, run};

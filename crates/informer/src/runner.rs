@@ -5,14 +5,19 @@ use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
+use jiff::Timestamp;
+use kube::Resource;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::informer::{Informer, Key, Object};
 use crate::looks;
 use crate::queue::Queue;
+use crate::recorder::Recorder;
 
 /// What came of looking at a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +26,53 @@ pub enum Reconciled {
     Done,
     /// Look again after a while, whatever happens.
     Again(Duration),
+}
+
+impl Reconciled {
+    /// To be looked at again at a time, if there is one.
+    pub fn until(next: Option<Timestamp>, now: Timestamp) -> Reconciled {
+        next.map_or(Reconciled::Done, |at| {
+            Reconciled::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+        })
+    }
+}
+
+/// The work on a kind's objects: [`run`], with an event on an object whose work panicked.
+pub struct Objects<K> {
+    /// Of the work, for logs and metrics.
+    pub name: &'static str,
+    /// Objects to look at.
+    pub queue: Queue<Key>,
+    /// How many of them at a time.
+    pub concurrency: usize,
+    /// Where they are found.
+    pub informer: Informer<K>,
+    /// Who tells of panics.
+    pub recorder: Recorder,
+}
+
+impl<K: Object + Resource<DynamicType = ()>> Objects<K> {
+    /// Works on them until cancelled.
+    pub async fn run<C, F, E>(
+        self,
+        controller: Arc<C>,
+        shutdown: CancellationToken,
+        reconcile: impl Fn(Arc<C>, Key) -> F,
+    ) where
+        F: Future<Output = Result<Reconciled, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let Objects {
+            name,
+            queue,
+            concurrency,
+            informer,
+            recorder,
+        } = self;
+        let look = |key| reconcile(Arc::clone(&controller), key);
+        let tell = |key: &Key| recorder.panicked(informer.get(key).as_deref());
+        run(name, queue, concurrency, shutdown, look, tell).await;
+    }
 }
 
 /// Works on keys until cancelled, then waits for those under work. At most `concurrency` keys are
@@ -83,7 +135,7 @@ fn report<K>(ended: Result<Option<K>, tokio::task::JoinError>, on_panic: &impl F
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 

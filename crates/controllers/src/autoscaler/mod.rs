@@ -17,7 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{
+    Change, EventType, Informers, Key, Objects, Queue, Reconciled, Recorder, Task, reference,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Condition, Decision, decide};
@@ -70,23 +72,15 @@ impl AutoscalersController {
         Box::pin(async move {
             self.informers.synced().await;
             self.inventory.synced().await;
-            let controller = Arc::clone(&self);
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let autoscalers = Objects {
+                name: "horizontalpodautoscaler",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.autoscalers.clone(),
+                recorder: self.recorder.clone(),
             };
-            run(
-                "horizontalpodautoscaler",
-                self.queue.clone(),
-                WORKERS,
-                shutdown,
-                reconcile,
-                |key| {
-                    let autoscaler = self.informers.autoscalers.get(key);
-                    self.recorder.panicked(autoscaler.as_deref());
-                },
-            )
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            autoscalers.run(self, shutdown, look).await;
         })
     }
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::api::{DeleteParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client};
 use stead_informer::semantics::Selector;
-use stead_informer::{EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{EventType, Informers, Key, Objects, Queue, Reconciled, Recorder, Task, reference};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Plan, note_made, plan};
@@ -55,23 +55,15 @@ impl CronJobsController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let cron_jobs = Objects {
+                name: "cronjob",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.cron_jobs.clone(),
+                recorder: self.recorder.clone(),
             };
-            run(
-                "cronjob",
-                self.queue.clone(),
-                WORKERS,
-                shutdown,
-                reconcile,
-                |key| {
-                    let cron_job = self.informers.cron_jobs.get(key);
-                    self.recorder.panicked(cron_job.as_deref());
-                },
-            )
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            cron_jobs.run(self, shutdown, look).await;
         })
     }
 

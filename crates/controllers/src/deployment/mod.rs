@@ -16,7 +16,9 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use stead_informer::semantics::Selector;
 use stead_informer::semantics::pods::has_ended;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{
+    Change, EventType, Informers, Key, Objects, Queue, Reconciled, Recorder, Task, reference,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Bounds, Size, Sizes};
@@ -65,23 +67,15 @@ impl DeploymentsController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let deployments = Objects {
+                name: "deployment",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.deployments.clone(),
+                recorder: self.recorder.clone(),
             };
-            run(
-                "deployment",
-                self.queue.clone(),
-                WORKERS,
-                shutdown,
-                reconcile,
-                |key| {
-                    let deployment = self.informers.deployments.get(key);
-                    self.recorder.panicked(deployment.as_deref());
-                },
-            )
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            deployments.run(self, shutdown, look).await;
         })
     }
 

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{
+    Change, EventType, Informers, Key, Objects, Queue, Reconciled, Recorder, Task, reference,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::apply::{Applier, ApplyError};
@@ -59,23 +61,15 @@ impl EndpointsController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let services = Objects {
+                name: "endpoints",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.services.clone(),
+                recorder: self.recorder.clone(),
             };
-            run(
-                "endpoints",
-                self.queue.clone(),
-                WORKERS,
-                shutdown,
-                reconcile,
-                |key| {
-                    self.recorder
-                        .panicked(self.informers.services.get(key).as_deref())
-                },
-            )
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            services.run(self, shutdown, look).await;
         })
     }
 

@@ -1,7 +1,5 @@
 //! Does what a plan says.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
@@ -44,9 +42,7 @@ impl JobsController {
             self.untrack(&plan.untrack).await?;
         }
         outcome?;
-        Ok(plan.again.map_or(Reconciled::Done, |at| {
-            Reconciled::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default())
-        }))
+        Ok(Reconciled::until(plan.again, now))
     }
 
     /// Writes the status if it says something new. Says whether it is as planned now; else there will be another look.

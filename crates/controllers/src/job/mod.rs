@@ -22,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client};
 use stead_informer::semantics::Selector;
-use stead_informer::{Informers, Key, Queue, Reconciled, Recorder, Task, run};
+use stead_informer::{Informers, Key, Objects, Queue, Reconciled, Recorder, Task};
 use tokio_util::sync::CancellationToken;
 
 use self::pod::is_tracked;
@@ -69,36 +69,26 @@ impl JobsController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let (of_jobs, of_pods) = (Arc::clone(&self), Arc::clone(&self));
-            let jobs = run(
-                "job",
-                self.queue.clone(),
-                WORKERS,
-                shutdown.clone(),
-                move |key: Key| {
-                    let controller = Arc::clone(&of_jobs);
-                    async move { controller.reconcile(&key).await }
-                },
-                |key| {
-                    let job = self.informers.jobs.get(key);
-                    self.recorder.panicked(job.as_deref());
-                },
+            let jobs = Objects {
+                name: "job",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.jobs.clone(),
+                recorder: self.recorder.clone(),
+            };
+            let pods = Objects {
+                name: "job-orphans",
+                queue: self.orphans.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.pods.clone(),
+                recorder: self.recorder.clone(),
+            };
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            let let_go = |controller: Arc<Self>, key| async move { controller.let_go(&key).await };
+            futures::join!(
+                jobs.run(Arc::clone(&self), shutdown.clone(), look),
+                pods.run(self, shutdown, let_go)
             );
-            let pods = run(
-                "job-orphans",
-                self.orphans.clone(),
-                WORKERS,
-                shutdown,
-                move |key: Key| {
-                    let controller = Arc::clone(&of_pods);
-                    async move { controller.let_go(&key).await }
-                },
-                |key| {
-                    let pod = self.informers.pods.get(key);
-                    self.recorder.panicked(pod.as_deref());
-                },
-            );
-            futures::join!(jobs, pods);
         })
     }
 

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, Task, run};
+use stead_informer::{Change, Informers, Key, Objects, Queue, Reconciled, Recorder, Task};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -92,23 +92,15 @@ impl NamespacesController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let namespaces = Objects {
+                name: "namespaces",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.namespaces.clone(),
+                recorder: self.recorder.clone(),
             };
-            run(
-                "namespaces",
-                self.queue.clone(),
-                WORKERS,
-                shutdown,
-                reconcile,
-                |key| {
-                    self.recorder
-                        .panicked(self.informers.namespaces.get(key).as_deref())
-                },
-            )
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            namespaces.run(self, shutdown, look).await;
         })
     }
 

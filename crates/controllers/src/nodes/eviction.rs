@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client};
 use stead_informer::semantics::taints::{NO_EXECUTE, tolerates};
-use stead_informer::{Change, EventType, Informers, Key, Queue, Reconciled, Recorder, reference, run};
+use stead_informer::{Change, EventType, Informers, Key, Objects, Queue, Reconciled, Recorder, reference};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -50,20 +50,15 @@ impl TaintEviction {
     }
 
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let eviction = Arc::clone(&self);
-        let reconcile = move |key: Key| {
-            let eviction = Arc::clone(&eviction);
-            async move { eviction.reconcile(&key).await }
+        let pods = Objects {
+            name: "taint-eviction",
+            queue: self.queue.clone(),
+            concurrency: WORKERS,
+            informer: self.informers.pods.clone(),
+            recorder: self.recorder.clone(),
         };
-        run(
-            "taint-eviction",
-            self.queue.clone(),
-            WORKERS,
-            shutdown,
-            reconcile,
-            |key| self.recorder.panicked(self.informers.pods.get(key).as_deref()),
-        )
-        .await;
+        let look = |part: Arc<Self>, key| async move { part.reconcile(&key).await };
+        pods.run(self, shutdown, look).await;
     }
 
     fn planned(&self) -> MutexGuard<'_, HashMap<Key, Planned>> {

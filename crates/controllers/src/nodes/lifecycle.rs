@@ -16,7 +16,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::{
-    Change, EventType, Informer, Informers, Key, Queue, Reconciled, Recorder, reference, run,
+    Change, EventType, Informer, Informers, Key, Objects, Queue, Reconciled, Recorder, reference,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -81,20 +81,15 @@ impl Lifecycle {
 
     pub(super) async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         self.leases.synced().await;
-        let lifecycle = Arc::clone(&self);
-        let reconcile = move |key: Key| {
-            let lifecycle = Arc::clone(&lifecycle);
-            async move { lifecycle.reconcile(&key).await }
+        let nodes = Objects {
+            name: "node-lifecycle",
+            queue: self.queue.clone(),
+            concurrency: WORKERS,
+            informer: self.informers.nodes.clone(),
+            recorder: self.recorder.clone(),
         };
-        run(
-            "node-lifecycle",
-            self.queue.clone(),
-            WORKERS,
-            shutdown,
-            reconcile,
-            |key| self.recorder.panicked(self.informers.nodes.get(key).as_deref()),
-        )
-        .await;
+        let look = |part: Arc<Self>, key| async move { part.reconcile(&key).await };
+        nodes.run(self, shutdown, look).await;
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Reconciled, Refused> {

@@ -3,7 +3,6 @@
 mod plan;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -11,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use stead_informer::semantics::Selector;
-use stead_informer::{Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{Informers, Key, Objects, Queue, Reconciled, Recorder, Task, reference};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Plan, plan};
@@ -53,23 +52,15 @@ impl ReplicaSetsController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let sets = Objects {
+                name: "replicaset",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.replica_sets.clone(),
+                recorder: self.recorder.clone(),
             };
-            run(
-                "replicaset",
-                self.queue.clone(),
-                WORKERS,
-                shutdown,
-                reconcile,
-                |key| {
-                    let set = self.informers.replica_sets.get(key);
-                    self.recorder.panicked(set.as_deref());
-                },
-            )
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            sets.run(self, shutdown, look).await;
         })
     }
 
@@ -117,14 +108,7 @@ impl ReplicaSetsController {
             Plan::Wait(until) => Some(until),
             _ => None,
         };
-        Ok(next
-            .into_iter()
-            .chain(retry)
-            .min()
-            .map_or(Reconciled::Done, |at| {
-                let wait = at.duration_since(now);
-                Reconciled::Again(Duration::try_from(wait).unwrap_or_default())
-            }))
+        Ok(Reconciled::until(next.into_iter().chain(retry).min(), now))
     }
 
     /// The set's pods, after adopting and releasing what is to be.

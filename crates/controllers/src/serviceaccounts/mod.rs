@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
-use stead_informer::{Change, Informers, Key, Queue, Reconciled, Recorder, Task, run};
+use stead_informer::{Change, Informers, Key, Objects, Queue, Reconciled, Recorder, Task};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{ACCOUNT_NAME, is_active, root_certificates};
@@ -66,36 +66,25 @@ impl ServiceAccountsController {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let furnish = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.furnish(&key).await }
+            let namespaces = Objects {
+                name: "serviceaccounts",
+                queue: self.namespaces.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.namespaces.clone(),
+                recorder: self.recorder.clone(),
             };
-            let controller = Arc::clone(&self);
-            let fill = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.fill_secret(&key).await }
+            let secrets = Objects {
+                name: "serviceaccount-tokens",
+                queue: self.secrets.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.secrets.clone(),
+                recorder: self.recorder.clone(),
             };
+            let furnish = |controller: Arc<Self>, key| async move { controller.furnish(&key).await };
+            let fill = |controller: Arc<Self>, key| async move { controller.fill_secret(&key).await };
             join(
-                run(
-                    "serviceaccounts",
-                    self.namespaces.clone(),
-                    WORKERS,
-                    shutdown.clone(),
-                    furnish,
-                    |key| {
-                        self.recorder
-                            .panicked(self.informers.namespaces.get(key).as_deref())
-                    },
-                ),
-                run(
-                    "serviceaccount-tokens",
-                    self.secrets.clone(),
-                    WORKERS,
-                    shutdown,
-                    fill,
-                    |key| self.recorder.panicked(self.informers.secrets.get(key).as_deref()),
-                ),
+                namespaces.run(Arc::clone(&self), shutdown.clone(), furnish),
+                secrets.run(self, shutdown, fill),
             )
             .await;
         })

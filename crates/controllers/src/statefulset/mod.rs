@@ -35,7 +35,6 @@ pub(crate) use self::backoff::{FIRST, LONG_LIFE, LONGEST};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
@@ -44,7 +43,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use stead_informer::semantics::Selector;
-use stead_informer::{EventType, Informers, Key, Queue, Reconciled, Recorder, Task, reference, run};
+use stead_informer::{EventType, Informers, Key, Objects, Queue, Reconciled, Recorder, Task, reference};
 use tokio_util::sync::CancellationToken;
 
 use self::adopt::{Relation, pod_relation};
@@ -116,17 +115,15 @@ impl StatefulSets {
     pub fn run(self: Arc<Self>, shutdown: CancellationToken) -> Task {
         Box::pin(async move {
             self.informers.synced().await;
-            let controller = Arc::clone(&self);
-            let queue = self.queue.clone();
-            let reconcile = move |key: Key| {
-                let controller = Arc::clone(&controller);
-                async move { controller.reconcile(&key).await }
+            let sets = Objects {
+                name: "statefulset",
+                queue: self.queue.clone(),
+                concurrency: WORKERS,
+                informer: self.informers.stateful_sets.clone(),
+                recorder: self.recorder.clone(),
             };
-            run("statefulset", queue, WORKERS, shutdown, reconcile, |key| {
-                let set = self.informers.stateful_sets.get(key);
-                self.recorder.panicked(set.as_deref());
-            })
-            .await;
+            let look = |controller: Arc<Self>, key| async move { controller.reconcile(&key).await };
+            sets.run(self, shutdown, look).await;
         })
     }
 
@@ -358,14 +355,13 @@ fn available_next(
 
 /// When to look again though nothing changes.
 fn next_look(reasons: [Option<Timestamp>; 3], now: Timestamp) -> Reconciled {
-    match reasons.into_iter().flatten().min() {
-        None => Reconciled::Done,
-        Some(at) => Reconciled::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
-    }
+    Reconciled::until(reasons.into_iter().flatten().min(), now)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
