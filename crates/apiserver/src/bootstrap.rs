@@ -7,7 +7,6 @@ use axum::body::Body;
 use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::{Value, json};
 use stead_api::kinds::rbac::GROUP;
 use tower::ServiceExt as _;
@@ -107,32 +106,28 @@ impl ApiServer {
     async fn ensure_policy(&self) -> Result<(), BootstrapError> {
         let (roles, bindings) = defaults::policy();
         let base = format!("/apis/{GROUP}/v1");
-        let as_json = |object: serde_json::Result<Value>| {
-            object.map_err(|error| BootstrapError {
-                what: base.clone(),
-                message: error.to_string(),
-            })
+        let failed = |error: serde_json::Error| BootstrapError {
+            what: base.clone(),
+            message: error.to_string(),
         };
         for role in &roles {
             let collection = format!("{base}/clusterroles");
             let name = role.metadata.name.as_deref().unwrap_or_default();
-            let (found, body) = self.get(&collection, name).await?;
-            let found = found
-                .is_success()
-                .then(|| serde_json::from_str::<ClusterRole>(&body));
-            let mut role = role.clone();
-            if let Some(Ok(found)) = found {
-                let Some(more) = defaults::completed(&found, &role) else {
-                    continue;
-                };
-                role = more;
+            let (status, body) = self.get(&collection, name).await?;
+            if status == StatusCode::NOT_FOUND {
+                let object = serde_json::to_value(role).map_err(failed)?;
+                self.write(Method::POST, &collection, name, &object).await?;
+                continue;
             }
-            let object = as_json(serde_json::to_value(&role))?;
-            self.ensure(&collection, name, object, true).await?;
+            let found = serde_json::from_str(&body).map_err(failed)?;
+            if let Some(role) = defaults::completed(&found, role) {
+                let object = serde_json::to_value(&role).map_err(failed)?;
+                self.write(Method::PUT, &collection, name, &object).await?;
+            }
         }
         for binding in &bindings {
             let name = binding.metadata.name.as_deref().unwrap_or_default();
-            let object = as_json(serde_json::to_value(binding))?;
+            let object = serde_json::to_value(binding).map_err(failed)?;
             self.ensure(&format!("{base}/clusterrolebindings"), name, object, false)
                 .await?;
         }
@@ -153,25 +148,33 @@ impl ApiServer {
         object: Value,
         update: bool,
     ) -> Result<(), BootstrapError> {
-        let failed = |message: String| BootstrapError {
-            what: format!("{path}/{name}"),
-            message,
-        };
-        let own = format!("{path}/{name}");
         let (found, _) = self.get(path, name).await?;
-        let (method, path) = match found {
-            StatusCode::NOT_FOUND => (Method::POST, path),
-            _ if update => (Method::PUT, own.as_str()),
+        let method = match found {
+            StatusCode::NOT_FOUND => Method::POST,
+            _ if update => Method::PUT,
             _ => return Ok(()),
         };
-        let (status, body) = self.call(method, path, &object).await.map_err(failed)?;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(failed(body))
+        self.write(method, path, name, &object).await
+    }
+
+    /// Makes an object of a collection, or writes over it.
+    async fn write(
+        &self,
+        method: Method,
+        collection: &str,
+        name: &str,
+        object: &Value,
+    ) -> Result<(), BootstrapError> {
+        let own = format!("{collection}/{name}");
+        let path = if method == Method::POST { collection } else { &own };
+        let written = self.call(method, path, object).await;
+        match written {
+            Ok((status, _)) if status.is_success() => Ok(()),
+            Ok((_, message)) | Err(message) => Err(BootstrapError { what: own, message }),
         }
     }
 
+    /// A request of the server's own.
     pub(crate) async fn call(
         &self,
         method: Method,

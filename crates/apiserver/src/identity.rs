@@ -11,6 +11,14 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everyone who has not.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 
+/// How the names of service accounts begin.
+const ACCOUNT: &str = "system:serviceaccount:";
+
+/// The namespace and name of the service account that a user's name stands for.
+pub(crate) fn account_of(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix(ACCOUNT)?.split_once(':')
+}
+
 /// A user as authentication found it (`user.Info`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -55,8 +63,17 @@ impl Identity {
         ];
         Identity {
             uid: uid.to_owned(),
-            ..Identity::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
+            ..Identity::new(format!("{ACCOUNT}{namespace}:{name}"), groups)
         }
+    }
+
+    /// Whether it is a part of the system beside the server: a node, or a component by upstream's name for it.
+    pub(crate) fn is_component(&self) -> bool {
+        self.is_in("system:nodes")
+            || matches!(
+                self.name.as_str(),
+                "system:kube-scheduler" | "system:kube-controller-manager"
+            )
     }
 
     /// Whether it is in a group.

@@ -178,6 +178,15 @@ pub(crate) fn error(encoding: Encoding, error: &ApiError) -> Response<Body> {
     response
 }
 
+/// Adds warnings to those that there are, each once.
+pub(crate) fn add_warnings(warnings: &mut Vec<String>, more: Vec<String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
 /// Adds a `Warning` header for each text ("Warning" in the API concepts page).
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings {

@@ -4,7 +4,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use stead_api::error::ApiError;
-use stead_api::meta;
 use stead_api::registry::Kind;
 
 use crate::authn::TokenRefused;
@@ -12,6 +11,7 @@ use crate::authz::{Asked, Found, Rule};
 use crate::body::{self, Expected};
 use crate::identity::Identity;
 use crate::options::WriteOptions;
+use crate::resource::fit_to_namespace;
 use crate::respond;
 use crate::server::Call;
 
@@ -44,21 +44,6 @@ pub(crate) fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError
         _ => review_access(call, &subject(&review["spec"]), &review["spec"]),
     };
     Ok(respond::value(201, call.accepted.encoding, &review))
-}
-
-fn fit_to_namespace(call: &Call<'_>, review: &mut Value) -> Result<(), ApiError> {
-    if !call.kind.namespaced {
-        return Ok(());
-    }
-    let (own, wanted) = (meta::namespace(review), call.path.namespace.as_str());
-    if own.is_empty() {
-        meta::set(review, "namespace", wanted);
-    } else if own != wanted {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    Ok(())
 }
 
 fn text(value: &Value) -> &str {

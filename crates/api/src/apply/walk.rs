@@ -48,6 +48,17 @@ enum Own {
     Modified,
 }
 
+impl Own {
+    fn of(old: Option<&Value>, new: Option<&Value>, whole: bool) -> Own {
+        match (old, new) {
+            (None, Some(_)) => Own::Added,
+            (Some(_), None) => Own::Removed,
+            (old, new) if whole && old != new => Own::Modified,
+            _ => Own::Same,
+        }
+    }
+}
+
 impl<'s> Node<'s> {
     /// The place of a whole object.
     pub(super) fn root(schema: &'s Schema, ty: &'s Type) -> Node<'s> {
@@ -196,13 +207,7 @@ impl<'s> Node<'s> {
                 .into_iter()
                 .flatten()
                 .any(|value| self.is_leaf(value) && !value.is_null());
-        let own = match (old, new) {
-            (None, None) => Own::Same,
-            (None, Some(_)) => Own::Added,
-            (Some(_), None) => Own::Removed,
-            (Some(old), Some(new)) if whole && old != new => Own::Modified,
-            _ => Own::Same,
-        };
+        let own = Own::of(old, new, whole);
         let mut difference = Difference::default();
         if !whole {
             match &shape {
@@ -397,14 +402,9 @@ fn by_element<'l>(list: &'l [(Element, &'l Value)]) -> BTreeMap<&'l Element, &'l
         .collect()
 }
 
+/// What differs between values without a type, which are taken as a whole.
 fn unknown(old: Option<&Value>, new: Option<&Value>) -> (Own, Difference) {
-    let own = match (old, new) {
-        (None, Some(_)) => Own::Added,
-        (Some(_), None) => Own::Removed,
-        (old, new) if old != new => Own::Modified,
-        _ => Own::Same,
-    };
-    (own, Difference::default())
+    (Own::of(old, new, true), Difference::default())
 }
 
 impl Difference {

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use stead_api::error::ApiError;
 
 use crate::authz::Asked;
-use crate::identity::{AUTHENTICATED, Identity, UNAUTHENTICATED};
+use crate::identity::{AUTHENTICATED, Identity, UNAUTHENTICATED, account_of};
 use crate::request::percent_decode;
 use crate::server::Inner;
 
@@ -75,10 +75,6 @@ impl<'h> Wanted<'h> {
         }
     }
 
-    fn account(&self) -> Option<(&'h str, &'h str)> {
-        self.user.strip_prefix("system:serviceaccount:")?.split_once(':')
-    }
-
     /// What one must be allowed for it.
     fn asks(&self) -> Vec<Asked<'_>> {
         let ask = |group, resource, subresource, namespace, name| Asked::Resource {
@@ -89,7 +85,7 @@ impl<'h> Wanted<'h> {
             namespace,
             name,
         };
-        let mut asks = vec![match self.account() {
+        let mut asks = vec![match account_of(self.user) {
             Some((namespace, name)) => ask("", "serviceaccounts", "", namespace, name),
             None => ask("", "users", "", "", self.user),
         }];
@@ -108,7 +104,7 @@ impl<'h> Wanted<'h> {
     }
 
     fn identity(self) -> Identity {
-        if let (Some((namespace, name)), true) = (self.account(), self.groups.is_empty()) {
+        if let (Some((namespace, name)), true) = (account_of(self.user), self.groups.is_empty()) {
             return Identity {
                 extra: self.extra,
                 ..Identity::service_account(namespace, name, self.uid)

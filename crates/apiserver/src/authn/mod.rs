@@ -5,7 +5,7 @@ mod token;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use stead_api::error::{ApiError, quote};
+use stead_api::error::{ApiError, quote_all};
 use stead_api::meta;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -68,14 +68,10 @@ impl Inner {
             .cloned()
             .collect();
         if common.is_empty() {
-            let list = |list: &[String]| {
-                let quoted: Vec<String> = list.iter().map(|text| quote(text)).collect();
-                format!("[{}]", quoted.join(" "))
-            };
             return Err(TokenRefused::Because(format!(
                 "token audiences {} is invalid for the target audiences {}",
-                list(&claims.audiences),
-                list(audiences)
+                quote_all(&claims.audiences),
+                quote_all(audiences)
             )));
         }
         let gone = |what: &str| TokenRefused::Because(format!("{what} has been deleted"));

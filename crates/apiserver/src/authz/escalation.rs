@@ -2,7 +2,7 @@
 
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use stead_api::error::{ApiError, quote};
+use stead_api::error::{ApiError, quote, quote_all};
 use stead_api::kinds::rbac::GROUP;
 use stead_api::meta;
 
@@ -87,7 +87,7 @@ fn confirm(call: &Call<'_>, object: &Value, wanted: &[Rule]) -> Result<(), ApiEr
     let mut why = format!(
         "user {} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
         quote(&identity.name),
-        rules::quoted(&identity.groups),
+        quote_all(&identity.groups),
         missing.join("\n")
     );
     if !unresolved.is_empty() {

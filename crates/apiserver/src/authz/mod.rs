@@ -164,10 +164,5 @@ fn forbidden(identity: &Identity, asked: &Asked<'_>, reason: &str) -> ApiError {
 }
 
 pub(crate) fn is_system(identity: &Identity) -> bool {
-    identity.is_in(MASTERS)
-        || identity.is_in("system:nodes")
-        || matches!(
-            identity.name.as_str(),
-            "system:kube-scheduler" | "system:kube-controller-manager"
-        )
+    identity.is_in(MASTERS) || identity.is_component()
 }

@@ -7,7 +7,7 @@ use stead_api::kinds::rbac::GROUP;
 
 use super::rules::Rule;
 use crate::admission::webhook::Hook;
-use crate::identity::Identity;
+use crate::identity::{Identity, account_of};
 use crate::server::Inner;
 use crate::stored::{Stored, key};
 
@@ -96,8 +96,7 @@ impl Subject {
                 } else {
                     &self.namespace
                 };
-                let account = identity.name.strip_prefix("system:serviceaccount:");
-                account.and_then(|account| account.split_once(':')) == Some((own, &self.name))
+                account_of(&identity.name) == Some((own, &self.name))
             }
             _ => false,
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use stead_api::error::quote;
+use stead_api::error::quote_all;
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,16 +164,10 @@ impl std::fmt::Display for Rule {
         ]
         .into_iter()
         .filter(|(_, list)| !list.is_empty())
-        .map(|(name, list)| format!("{name}:{}", quoted(list)))
+        .map(|(name, list)| format!("{name}:{}", quote_all(list)))
         .collect::<Vec<_>>();
         write!(f, "{{{}}}", shown.join(", "))
     }
-}
-
-/// A list as Go's `%q` writes it.
-pub(super) fn quoted(list: &[String]) -> String {
-    let quoted: Vec<String> = list.iter().map(|text| quote(text)).collect();
-    format!("[{}]", quoted.join(" "))
 }
 
 /// `pods/log` is a subresource, `*/log` that of every resource, `*` everything.

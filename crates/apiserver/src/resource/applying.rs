@@ -20,7 +20,7 @@ use super::write::{
 };
 use crate::authz::Asked;
 use crate::body::{Expected, yaml_to_json};
-use crate::identity::{Identity, SERVER};
+use crate::identity::SERVER;
 use crate::options::{FieldSource, WriteOptions};
 use crate::server::Call;
 
@@ -144,7 +144,8 @@ fn writer(call: &Call<'_>) -> Writer {
 
 /// Notes who makes an object.
 pub(super) fn note_creation(call: &Call<'_>, new: &mut Value, options: WriteOptions) {
-    if options.fields == FieldSource::Sent && !is_part_of_the_system(call.identity) {
+    let is_system = call.identity.is_component() || call.identity.name == SERVER;
+    if options.fields == FieldSource::Sent && !is_system {
         apply::updated(of(call.kind, Change::Main), &Value::Null, new, &writer(call));
     }
 }
@@ -177,13 +178,4 @@ pub(super) fn keep_notes(new: &mut Value, old: &Value) {
             }
         }
     }
-}
-
-fn is_part_of_the_system(identity: &Identity) -> bool {
-    let name = identity.name.as_str();
-    name.starts_with("system:node:")
-        || matches!(
-            name,
-            "system:kube-controller-manager" | "system:kube-scheduler" | SERVER
-        )
 }

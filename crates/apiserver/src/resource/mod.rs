@@ -12,7 +12,7 @@ mod write;
 pub(crate) use delete::{delete, delete_collection, remove};
 pub(crate) use list::list;
 pub(crate) use patching::patch_with;
-pub(crate) use prepare::{new_uid, random_suffix};
+pub(crate) use prepare::{fit_to_namespace, new_uid, random_suffix};
 pub(crate) use read::{current, get};
 pub(crate) use watch::watch;
 pub(crate) use write::{Change, Written, create, patch, patch_part, update, update_part, write_update};

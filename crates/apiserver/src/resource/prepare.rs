@@ -8,12 +8,13 @@ use stead_api::registry::{Generation, Kind};
 use stead_api::{meta, schema};
 
 use super::write::{Change, broken};
+use crate::respond;
 use crate::server::Call;
 
 /// How long a generated name may be before its random end.
 const GENERATED_STEM: usize = 58;
 
-pub(super) fn fit_to_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+pub(crate) fn fit_to_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
     let (own, wanted) = (meta::namespace(object), call.path.namespace.as_str());
     if own == wanted {
         return Ok(());
@@ -100,11 +101,7 @@ pub(super) fn prepare_create(
             &errors,
         ));
     }
-    for warning in (kind.logic.warnings)(object, None).map_err(broken)? {
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
+    respond::add_warnings(warnings, (kind.logic.warnings)(object, None).map_err(broken)?);
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 
 use axum::response::Response;
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use stead_api::error::{ApiError, Errors};
 use stead_api::meta;
 use stead_api::object::NotOfKind;
@@ -398,13 +398,28 @@ fn is_end_of_deletion(kind: &Kind, new: &Value) -> bool {
         && content_done
 }
 
+/// Whether two states of an object differ in nothing but their versions.
 fn is_same(new: &Value, old: &Value) -> bool {
-    let strip = |object: &Value| {
-        let mut object = object.clone();
-        meta::remove(&mut object, "resourceVersion");
-        object
-    };
-    strip(new) == strip(old)
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => {
+            let same_metadata = match (new.get("metadata"), old.get("metadata")) {
+                (Some(Value::Object(new)), Some(Value::Object(old))) => {
+                    fields_but("resourceVersion", new).eq(fields_but("resourceVersion", old))
+                }
+                (new, old) => new == old,
+            };
+            same_metadata && fields_but("metadata", new).eq(fields_but("metadata", old))
+        }
+        (new, old) => new == old,
+    }
+}
+
+/// The fields of an object but for one, sorted by their names.
+fn fields_but<'o>(
+    left_out: &'static str,
+    object: &'o Map<String, Value>,
+) -> impl Iterator<Item = (&'o String, &'o Value)> {
+    object.iter().filter(move |(name, _)| *name != left_out)
 }
 
 fn already_exists(call: &Call<'_>, existing: &Stored) -> ApiError {

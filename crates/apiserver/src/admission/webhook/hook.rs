@@ -55,9 +55,8 @@ pub(super) struct ServiceReference {
     pub(super) port: Option<u16>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Rule {
     operations: Vec<String>,
     api_groups: Vec<String>,

@@ -13,6 +13,7 @@ use serde_json::Value;
 use stead_api::error::{ApiError, quote};
 use stead_api::patch::{self, PatchError};
 use stead_api::{meta, schema};
+use stead_store::Snapshot;
 
 pub(crate) use hook::{Hook, Operation};
 
@@ -22,6 +23,7 @@ use crate::authz::Policy;
 use crate::identity::SERVER;
 use crate::options::DeleteOptions;
 use crate::resource::Change;
+use crate::respond::add_warnings;
 use crate::server::{Call, Inner};
 use crate::stored::{Stored, key};
 
@@ -85,7 +87,8 @@ impl<'a> Write<'a> {
         if call.kind.group == GROUP || call.identity.name == SERVER {
             return None;
         }
-        let configured = |plural: &str| call.server.configurations(plural);
+        let snapshot = call.server.store.snapshot();
+        let configured = |plural: &str| call.server.configurations(&snapshot, plural);
         let mutating = configured("mutatingwebhookconfigurations");
         let validating = configured("validatingwebhookconfigurations");
         (!mutating.is_empty() || !validating.is_empty()).then(|| Write {
@@ -134,7 +137,7 @@ impl<'a> Write<'a> {
         again: &mut impl FnMut(&mut Value) -> Result<(), ApiError>,
     ) -> Result<bool, ApiError> {
         let answer = self.ask(hook, Some(object), true).await?;
-        add(warnings, answer.warnings);
+        add_warnings(warnings, answer.warnings);
         if let Some(refusal) = answer.refusal {
             return Err(refusal);
         }
@@ -185,7 +188,7 @@ impl<'a> Write<'a> {
         let mut refusal = None;
         for answer in join_all(asked).await {
             let answer = answer?;
-            add(warnings, answer.warnings);
+            add_warnings(warnings, answer.warnings);
             refusal = refusal.or(answer.refusal);
         }
         refusal.map_or(Ok(()), Err)
@@ -252,21 +255,12 @@ fn hooks(configurations: &[Stored]) -> impl Iterator<Item = &Hook> {
         .flatten()
 }
 
-fn add(warnings: &mut Vec<String>, more: Vec<String>) {
-    for warning in more {
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-}
-
 impl Inner {
     /// Configurations of webhooks, by name.
-    fn configurations(&self, plural: &str) -> Vec<Stored> {
+    fn configurations(&self, snapshot: &Snapshot<Stored>, plural: &str) -> Vec<Stored> {
         let Some(kind) = self.registry.resource(GROUP, "v1", plural) else {
             return Vec::new();
         };
-        let snapshot = self.store.snapshot();
         let prefix = key::prefix(kind, "");
         let found = snapshot.prefix(&prefix).map(|(_, entry)| entry.value.clone());
         found.collect()
