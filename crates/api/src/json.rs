@@ -1,6 +1,8 @@
 //! What is wrong with a text that is no JSON, in the words of Go's scanner, which clients of the
 //! API know. Reading well-formed JSON is serde's business.
 
+use serde_json::Value;
+
 /// The first syntax error of a text, as Go's `encoding/json` reports it; none if it is JSON.
 pub fn syntax_error(text: &[u8]) -> Option<String> {
     let mut scanner = Scanner {
@@ -18,8 +20,22 @@ pub fn syntax_error(text: &[u8]) -> Option<String> {
     result.err()
 }
 
-/// Nesting beyond this is refused.
-const MAX_DEPTH: usize = 10_000;
+/// How deep an object may nest lists and objects. What is stored must be readable again, also within
+/// a list or an event of a watch, and JSON readers stop at 128 levels.
+pub const MAX_DEPTH: usize = 100;
+
+/// How many lists and objects are within one another at most; 0 for a scalar.
+pub fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(members) => members.values().map(depth).max(),
+        _ => return 0,
+    };
+    below.unwrap_or(0) + 1
+}
+
+/// Nesting beyond this ends Go's scanner.
+const MAX_SCANNED: usize = 10_000;
 
 struct Scanner<'t> {
     text: &'t [u8],
@@ -104,7 +120,7 @@ impl Scanner<'_> {
 
     fn deeper(&mut self, depth: usize) -> Result<(), String> {
         self.depth = depth;
-        if depth > MAX_DEPTH {
+        if depth > MAX_SCANNED {
             Err("exceeded max depth".to_owned())
         } else {
             Ok(())

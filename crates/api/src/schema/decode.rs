@@ -14,7 +14,7 @@ use serde_json::{Map, Number, Value};
 
 use super::{Field, Schema, Struct, Type, TypeId};
 use crate::quantity::Quantity;
-use crate::time;
+use crate::{json, time};
 
 /// A decoded object, with what a strict decoder objects to.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +68,9 @@ where
     .map_err(|error| error.to_string())?;
     match context.error {
         Some(error) => Err(error),
+        None if json::depth(&value) > json::MAX_DEPTH => {
+            Err(format!("exceeded max depth of {}", json::MAX_DEPTH))
+        }
         None if value.is_null() => Ok(Decoded {
             value: zero(schema, &ty).unwrap_or_default(),
             strict: context.strict,

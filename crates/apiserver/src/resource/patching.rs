@@ -55,7 +55,8 @@ pub(crate) fn patch_with(
     };
     patched.map_err(|error| match error {
         PatchError::Malformed(why) => ApiError::bad_request(format!("error decoding patch: {why}")),
-        PatchError::TooManyOperations(_) => ApiError::new(
+        PatchError::TooDeep => ApiError::bad_request(format!("error decoding patch: {error}")),
+        PatchError::TooManyOperations(_) | PatchError::TooMuch { .. } => ApiError::new(
             413,
             "RequestEntityTooLarge",
             format!("Request entity too large: {error}"),
