@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
-use stead_api::error::ApiError;
+use http::{HeaderMap, HeaderValue};
+use stead_api::error::{ApiError, quote};
 
 use crate::authz::Asked;
 use crate::identity::{AUTHENTICATED, Identity, UNAUTHENTICATED, account_of};
@@ -39,25 +39,26 @@ impl Inner {
 
 impl<'h> Wanted<'h> {
     fn read(headers: &'h HeaderMap) -> Result<Option<Wanted<'h>>, ApiError> {
-        let texts = |name: &str| -> Vec<&'h str> {
-            let values = headers.get_all(name).iter();
-            values
-                .filter_map(|value| value.to_str().ok())
-                .filter(|value| !value.is_empty())
-                .collect()
+        // One that cannot be read must not be passed over: the request would be made by another.
+        let unreadable =
+            |name: &str| ApiError::bad_request(format!("the header {} cannot be read", quote(name)));
+        let texts = |name: &str| -> Result<Vec<&'h str>, ApiError> {
+            let texts = headers.get_all(name).iter().map(HeaderValue::to_str);
+            let texts: Vec<&str> = texts.collect::<Result<_, _>>().map_err(|_| unreadable(name))?;
+            Ok(texts.into_iter().filter(|text| !text.is_empty()).collect())
         };
         let mut extra = BTreeMap::new();
         for name in headers.keys().map(http::HeaderName::as_str) {
-            if let Some(key) = name.strip_prefix(EXTRA).and_then(percent_decode) {
-                let values = texts(name).into_iter().map(str::to_owned);
-                extra.insert(key, values.collect());
+            if let Some(key) = name.strip_prefix(EXTRA) {
+                let key = percent_decode(key).ok_or_else(|| unreadable(name))?;
+                extra.insert(key, texts(name)?.into_iter().map(str::to_owned).collect());
             }
         }
-        let first = |name: &str| texts(name).first().copied().unwrap_or_default();
+        let first = |name: &str| texts(name).map(|texts| texts.first().copied().unwrap_or_default());
         let wanted = Wanted {
-            user: first("impersonate-user"),
-            uid: first("impersonate-uid"),
-            groups: texts("impersonate-group"),
+            user: first("impersonate-user")?,
+            uid: first("impersonate-uid")?,
+            groups: texts("impersonate-group")?,
             extra,
         };
         if !wanted.user.is_empty() {
@@ -133,8 +134,6 @@ impl<'h> Wanted<'h> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -207,5 +206,22 @@ mod tests {
         let error =
             Wanted::read(&headers(&[("impersonate-group", "system:masters")])).expect_err("it is refused");
         assert_eq!(error.code, 500);
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_refused() {
+        for name in ["impersonate-user", "impersonate-group", "impersonate-extra-x"] {
+            let mut headers = headers(&[("impersonate-user", "jane")]);
+            let value = HeaderValue::from_bytes(b"j\xc3\xa9r\xc3\xb4me").expect("a header may have it");
+            headers.insert(name, value);
+            let error = Wanted::read(&headers).expect_err("it is refused");
+            assert_eq!(error.code, 400, "{name}");
+        }
+        let error = Wanted::read(&headers(&[
+            ("impersonate-user", "jane"),
+            ("impersonate-extra-%zz", "x"),
+        ]))
+        .expect_err("it is refused");
+        assert_eq!(error.code, 400);
     }
 }

@@ -33,19 +33,20 @@ impl ApiServer {
 
     async fn settle_roles(&self, prefix: &str) {
         let snapshot = self.inner.store.snapshot();
-        let roles: Vec<ClusterRole> = snapshot
+        let mut roles: Vec<ClusterRole> = snapshot
             .prefix(prefix)
             .filter_map(|(_, entry)| ClusterRole::deserialize(entry.value.value()).ok())
             .collect();
-        for role in &roles {
+        for at in 0..roles.len() {
+            let role = &roles[at];
             let Some(rules) = collected(role, &roles) else {
                 continue;
             };
             if role.rules.as_deref().unwrap_or_default() == rules {
                 continue;
             }
-            let name = role.metadata.name.as_deref().unwrap_or_default();
             let mut role = role.clone();
+            let name = role.metadata.name.clone().unwrap_or_default();
             role.rules = Some(rules);
             let Ok(object) = serde_json::to_value(&role) else {
                 continue;
@@ -53,7 +54,10 @@ impl ApiServer {
             let path = format!("/apis/{GROUP}/v1/clusterroles/{name}");
             // One that has changed meanwhile brings the next look.
             match self.call(Method::PUT, &path, &object).await {
-                Ok((status, _)) if status.is_success() || status.as_u16() == 409 => {}
+                // Those that collect from this one get what it has now: two that collect from each other come to
+                // the same.
+                Ok((status, _)) if status.is_success() => roles[at] = role,
+                Ok((status, _)) if status.as_u16() == 409 => {}
                 Ok((status, body)) => {
                     tracing::warn!(name, %status, body, "a role could not be given its rules")
                 }

@@ -7,6 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use stead_api::error::quote_all;
 
+/// More parts than this in the rules that somebody wants to grant are not told apart: a few lists of
+/// thousands would make billions.
+const MAX_PARTS: usize = 10_000;
+
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked<'a> {
@@ -93,7 +97,8 @@ impl Rule {
         }
     }
 
-    /// Whether the rule grants all that another does, which is one of [`Rule::parts`].
+    /// Whether the rule grants all that another does. That several do so together is seen by its
+    /// [`Rule::parts`].
     fn covers(&self, part: &Rule) -> bool {
         let all = |own: &[String], wanted: &[String]| wanted.iter().all(|wanted| has(own, wanted));
         let resources = part.resources.iter().all(|wanted| {
@@ -113,6 +118,19 @@ impl Rule {
             && resources
             && names
             && paths
+    }
+
+    /// How many [`Rule::parts`] there are.
+    fn count_parts(&self) -> usize {
+        let product = |lists: &[usize]| lists.iter().fold(1_usize, |all, list| all.saturating_mul(*list));
+        let paths = product(&[self.verbs.len(), self.non_resource_urls.len()]);
+        let resources = product(&[
+            self.verbs.len(),
+            self.api_groups.len(),
+            self.resources.len(),
+            self.resource_names.len().max(1),
+        ]);
+        paths.saturating_add(resources)
     }
 
     /// The rule as many that grant one verb on one thing each.
@@ -191,9 +209,21 @@ fn is_path(own: &str, path: &str) -> bool {
 
 /// What of the wanted rules is not covered by the held ones, shown in a line each. Empty: nothing.
 pub(super) fn missing(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
+    let wanted: Vec<&Rule> = wanted
+        .iter()
+        .filter(|wanted| !held.iter().any(|held| held.covers(wanted)))
+        .collect();
+    let parts = wanted
+        .iter()
+        .fold(0_usize, |all, rule| all.saturating_add(rule.count_parts()));
+    if parts > MAX_PARTS {
+        return vec![format!(
+            "the rules are about {parts} things, more than the {MAX_PARTS} that are looked at one by one: grant less at once"
+        )];
+    }
     // By what they are about: the rule without its verbs.
     let mut together: BTreeMap<Rule, Vec<String>> = BTreeMap::new();
-    for mut part in wanted.iter().flat_map(Rule::parts) {
+    for mut part in wanted.into_iter().flat_map(Rule::parts) {
         if held.iter().any(|held| held.covers(&part)) {
             continue;
         }
@@ -303,6 +333,27 @@ mod tests {
             rule(json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})),
             rule(json!({"nonResourceURLs": ["*"], "verbs": ["*"]})),
         ];
+        assert!(missing(&all, &wanted).is_empty());
+    }
+
+    #[test]
+    fn very_long_lists_are_not_multiplied() {
+        let many = |letter: char| {
+            (0..5_000)
+                .map(|number| format!("{letter}{number}"))
+                .collect::<Vec<_>>()
+        };
+        let wanted = [rule(
+            json!({"apiGroups": many('g'), "resources": many('r'), "resourceNames": many('n'), "verbs": many('v')}),
+        )];
+        let told = missing(&[], &wanted);
+        assert!(
+            told.len() == 1 && told[0].contains("625000000000000 things"),
+            "{told:?}"
+        );
+        let all = [rule(
+            json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}),
+        )];
         assert!(missing(&all, &wanted).is_empty());
     }
 }
