@@ -8,6 +8,7 @@ use stead_api::json::syntax_error;
 use stead_api::registry::{self, api_version};
 use stead_api::schema::{self, TypeId, builtin};
 
+use crate::admission::webhook::Part;
 use crate::options::FieldValidation;
 
 /// The largest body that is read, in bytes.
@@ -48,6 +49,15 @@ impl Expected {
             version,
             kind,
             ty,
+        }
+    }
+
+    /// As webhooks are told of it.
+    pub(crate) fn part(&self) -> Part {
+        Part {
+            group: self.group,
+            version: self.version,
+            kind: self.kind,
         }
     }
 

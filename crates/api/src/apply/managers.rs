@@ -1,5 +1,7 @@
 //! Those who have set fields of an object: `metadata.managedFields`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use super::field_set::FieldSet;
@@ -45,7 +47,8 @@ impl Entry {
     fn read(value: &Value) -> Option<Entry> {
         let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
         let operation = text("operation");
-        [APPLY, UPDATE].contains(&operation.as_str()).then(|| Entry {
+        let readable = [APPLY, UPDATE].contains(&operation.as_str()) && value["fieldsType"] == "FieldsV1";
+        readable.then(|| Entry {
             manager: text("manager"),
             operation,
             api_version: text("apiVersion"),
@@ -72,6 +75,17 @@ impl Entry {
         entry
     }
 
+    /// What tells it from others.
+    fn who(&self) -> [String; 4] {
+        [
+            &self.manager,
+            &self.operation,
+            &self.api_version,
+            &self.subresource,
+        ]
+        .map(String::clone)
+    }
+
     fn is(&self, writer: &Writer, operation: &str) -> bool {
         self.manager == writer.manager
             && self.operation == operation
@@ -89,6 +103,11 @@ impl Managers {
             .into_iter()
             .flatten();
         Managers(entries.filter_map(Entry::read).collect())
+    }
+
+    /// Whether each entry of a list of them can be read.
+    pub(super) fn are_readable(entries: &[Value]) -> bool {
+        entries.iter().all(|entry| Entry::read(entry).is_some())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -180,21 +199,10 @@ impl Managers {
     pub(super) fn write(mut self, old: &Value, new: &mut Value, writer: &Writer) {
         self.0.retain(|entry| !entry.fields.is_empty());
         let before = Managers::of(old);
+        // Of several that are the same the first counts.
+        let before: BTreeMap<_, &Entry> = before.0.iter().rev().map(|entry| (entry.who(), entry)).collect();
         for entry in &mut self.0 {
-            let known = before.0.iter().find(|known| {
-                (
-                    &known.manager,
-                    &known.operation,
-                    &known.api_version,
-                    &known.subresource,
-                ) == (
-                    &entry.manager,
-                    &entry.operation,
-                    &entry.api_version,
-                    &entry.subresource,
-                )
-            });
-            match known {
+            match before.get(&entry.who()) {
                 Some(known) if known.fields == entry.fields => entry.time.clone_from(&known.time),
                 _ => entry.time = Some(writer.now.clone()),
             }
@@ -228,7 +236,7 @@ impl Managers {
             return;
         }
         updaters.sort_by_key(|at| self.0[*at].time.clone());
-        let oldest: Vec<usize> = updaters[..=updaters.len() - MOST_UPDATERS].to_vec();
+        let oldest = &updaters[..=updaters.len() - MOST_UPDATERS];
         let mut together = Entry {
             manager: ANCIENT.to_owned(),
             ..self.0[oldest[0]].clone()
@@ -237,6 +245,7 @@ impl Managers {
             together.fields = together.fields.union(self.0[*at].fields.clone());
             together.time.clone_from(&self.0[*at].time);
         }
+        let oldest: BTreeSet<usize> = oldest.iter().copied().collect();
         let mut at = 0;
         self.0.retain(|_| {
             at += 1;

@@ -99,8 +99,8 @@ impl Of {
 /// served, null for one that is to be created.
 ///
 /// # Errors
-/// 409 with every field that somebody else has set to another value, unless `force`; 500 for a field
-/// that the type does not have.
+/// 409 with every field that somebody else has set to another value, unless `force`; 500 for what does
+/// not fit the type.
 pub fn applied(
     of: Of,
     live: &Value,
@@ -108,12 +108,12 @@ pub fn applied(
     writer: &Writer,
     force: bool,
 ) -> Result<Value, ApiError> {
-    if let Some(path) = of.with(|root| root.undeclared(configuration)) {
+    if let Some(why) = of.with(|root| root.misfit(configuration)) {
         return Err(ApiError::new(
             500,
             "",
             format!(
-                "failed to create typed patch object ({}/{}; {}, Kind={}): {path}: field not declared in schema",
+                "failed to create typed patch object ({}/{}; {}, Kind={}): {why}",
                 meta::namespace(configuration),
                 meta::name(configuration),
                 configuration["apiVersion"].as_str().unwrap_or_default(),
@@ -161,6 +161,11 @@ pub fn updated(of: Of, old: &Value, new: &mut Value, writer: &Writer) {
     }
     managers.take_updated(writer, &changed, &difference.removed, own);
     managers.write(old, new, writer);
+}
+
+/// Whether entries of `managedFields` say who has set which fields.
+pub fn are_notes(entries: &[Value]) -> bool {
+    Managers::are_readable(entries)
 }
 
 /// Whether it is noted who has set an object's fields.

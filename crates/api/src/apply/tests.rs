@@ -228,3 +228,55 @@ fn old_updaters_are_put_together() {
     assert_eq!(owners.len(), 10);
     assert_eq!(owners[0].0, "ancient-changes Update");
 }
+
+#[test]
+fn nothing_in_a_list_or_map_leaves_what_others_put_there() {
+    let theirs = applied(
+        config_map(),
+        &Value::Null,
+        &with_data(json!({"a": "1"})),
+        &writer("m1"),
+        false,
+    )
+    .expect("nobody else is there");
+    let mine = applied(
+        config_map(),
+        &theirs,
+        &with_data(Value::Null),
+        &writer("m2"),
+        false,
+    )
+    .expect("nothing is changed");
+    assert_eq!(mine["data"], json!({"a": "1"}));
+}
+
+#[test]
+fn elements_are_told_apart_by_keys_that_each_has() {
+    let pod_with = |containers: Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": containers}});
+    for (containers, expected) in [
+        (json!([{"name": "a"}, {"name": "b"}]), None),
+        (
+            json!([{"name": "a"}, {"name": "a"}]),
+            Some(".spec.containers: duplicate entries for key [name=\"a\"]"),
+        ),
+        (
+            json!([{"image": "a"}]),
+            Some(
+                ".spec.containers: element 0: associative list with keys has an element that omits key field \"name\" (and doesn't have default value)",
+            ),
+        ),
+    ] {
+        let result = applied(
+            pod(),
+            &Value::Null,
+            &pod_with(containers.clone()),
+            &writer("m"),
+            false,
+        );
+        match (result, expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) => assert!(error.message.ends_with(expected), "{}", error.message),
+            (result, _) => panic!("{containers}: {result:?}"),
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::field_set::{Element, FieldSet};
+use crate::error::quote;
 use crate::schema::{Field, ListType, Schema, Struct, Type};
 
 /// A place in a type.
@@ -280,6 +281,15 @@ impl<'s> Node<'s> {
             (Shape::Set | Shape::Keyed(..), Value::Array(_), Value::Array(_)) => {
                 self.merge_lists(&shape, live, applied)
             }
+            // As if nothing were in it: what others have put there stays.
+            (Shape::Struct(_) | Shape::Map(_), Value::Object(members), Value::Null)
+                if !members.is_empty() =>
+            {
+                live.clone()
+            }
+            (Shape::Set | Shape::Keyed(..), Value::Array(items), Value::Null) if !items.is_empty() => {
+                live.clone()
+            }
             _ => applied.clone(),
         }
     }
@@ -365,8 +375,9 @@ impl<'s> Node<'s> {
         }
     }
 
-    /// The path of the first field that the type does not have.
-    pub(super) fn undeclared(&self, value: &Value) -> Option<String> {
+    /// The first thing in what is applied that does not fit the type, after its path: a field that the type does
+    /// not have, an element without the keys of its list, or the second one with the same.
+    pub(super) fn misfit(&self, value: &Value) -> Option<String> {
         let shape = self.shape();
         match (self.ty, value) {
             (Type::Struct(id), Value::Object(members)) => {
@@ -374,23 +385,45 @@ impl<'s> Node<'s> {
                 members
                     .iter()
                     .find_map(|(name, value)| match self.field(of, name) {
-                        None => Some(format!(".{name}")),
-                        Some(node) => Some(format!(".{name}{}", node.undeclared(value)?)),
+                        None => Some(format!(".{name}: field not declared in schema")),
+                        Some(node) => Some(format!(".{name}{}", node.misfit(value)?)),
                     })
             }
             (Type::Map(_, element), Value::Object(members)) => members
                 .iter()
-                .find_map(|(name, value)| Some(format!(".{name}{}", self.child(element).undeclared(value)?))),
-            (Type::List(element), Value::Array(items)) => items.iter().enumerate().find_map(|(at, item)| {
-                let below = self.child(element).undeclared(item)?;
-                let step = match self.element(&shape, item) {
-                    Some(element) => element.shown(),
-                    None => format!("[{at}]"),
-                };
-                Some(format!("{step}{below}"))
-            }),
+                .find_map(|(name, value)| Some(format!(".{name}{}", self.child(element).misfit(value)?))),
+            (Type::List(element), Value::Array(items)) => {
+                let mut seen = BTreeSet::new();
+                items.iter().enumerate().find_map(|(at, item)| {
+                    if let Some(key) = self.missing_key(&shape, item) {
+                        return Some(format!(
+                            ": element {at}: associative list with keys has an element that omits key field {} (and doesn't have default value)",
+                            quote(key)
+                        ));
+                    }
+                    let own = self.element(&shape, item);
+                    let step = own.as_ref().map_or_else(|| format!("[{at}]"), Element::shown);
+                    if own.is_some_and(|own| !seen.insert(own)) {
+                        return Some(format!(": duplicate entries for key {step}"));
+                    }
+                    Some(format!("{step}{}", self.child(element).misfit(item)?))
+                })
+            }
             _ => None,
         }
+    }
+
+    /// A key of a list that one of its elements lacks.
+    fn missing_key(&self, shape: &Shape<'s>, item: &Value) -> Option<&'s str> {
+        let Shape::Keyed(keys, Type::Struct(id)) = shape else {
+            return None;
+        };
+        let item = item.as_object()?;
+        let of = self.schema.get(*id);
+        keys.iter().copied().find(|key| {
+            item.get(*key).is_none_or(Value::is_null)
+                && of.field(key).is_none_or(|field| field.default.is_none())
+        })
     }
 }
 

@@ -15,9 +15,7 @@ use stead_api::registry::{Kind, api_version};
 use super::patching::decode_patched;
 use super::prepare::fit_to_path;
 use super::read::{current, view};
-use super::write::{
-    ATTEMPTS, Change, answer, check_version, create_object, is_lost_race, modified, write_update,
-};
+use super::write::{ATTEMPTS, Change, Failure, answer, check_version, create_object, modified, write_update};
 use crate::authz::Asked;
 use crate::body::{Expected, yaml_to_json};
 use crate::identity::SERVER;
@@ -42,16 +40,26 @@ pub(super) async fn apply_part(call: &Call<'_>, body: &Bytes, change: Change) ->
             Err(_) if change == Change::Main => {
                 call.server.check(call.identity, &creation(call))?;
                 let mut new = configuration.clone();
-                for field in ["resourceVersion", "uid"] {
-                    meta::remove(&mut new, field);
+                let uid = meta::uid(&new);
+                if !uid.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    );
+                    return Err(ApiError::conflict(
+                        call.kind.group,
+                        call.kind.plural,
+                        &call.path.name,
+                        &why,
+                    ));
                 }
+                meta::remove(&mut new, "resourceVersion");
                 let new = apply::applied(of, &Value::Null, &new, &writer, force)?;
                 let received = decode_patched(&Value::Null, new, &expected, options.field_validation)?;
                 let mut warnings = received.warnings;
                 let written = create_object(call, received.object, &mut warnings, options).await;
                 match written {
                     // Somebody else was faster.
-                    Err(error) if error.reason == "AlreadyExists" => continue,
+                    Err(error) if error.reason == "AlreadyExists" && current(call).is_ok() => continue,
                     written => return answer(call, 201, written, &warnings),
                 }
             }
@@ -61,13 +69,11 @@ pub(super) async fn apply_part(call: &Call<'_>, body: &Bytes, change: Change) ->
         let merged = apply::applied(of, &before, &configuration, &writer, force)?;
         let received = decode_patched(&before, merged, &expected, options.field_validation)?;
         let (mut new, mut warnings) = (received.object, received.warnings);
-        if !configuration["metadata"]["resourceVersion"].is_string() {
-            meta::remove(&mut new, "resourceVersion");
-        }
-        let conditional = check_version(call, &mut new, &before)?;
+        let conditional = !meta::text(&configuration, "resourceVersion").is_empty();
+        check_version(call, &mut new, &before)?;
         match write_update(call, &old, &before, new, change, options, &mut warnings).await {
-            Err(error) if is_lost_race(&error) && !conditional => {}
-            result => return answer(call, 200, result, &warnings),
+            Err(Failure::LostRace(_)) if !conditional => {}
+            result => return answer(call, 200, result.map_err(ApiError::from), &warnings),
         }
     }
     Err(modified(call))
@@ -101,12 +107,12 @@ fn read(call: &Call<'_>, body: &Bytes) -> Result<Value, ApiError> {
 }
 
 /// Who applies or puts what is not there creates it.
-pub(super) fn creation<'a>(call: &Call<'a>) -> Asked<'a> {
+pub(crate) fn creation<'a>(call: &Call<'a>) -> Asked<'a> {
     Asked::Resource {
         verb: "create",
         group: &call.path.group,
         resource: &call.path.resource,
-        subresource: "",
+        subresource: &call.path.subresource,
         namespace: &call.path.namespace,
         name: &call.path.name,
     }
@@ -164,17 +170,19 @@ pub(super) fn note_update(
 }
 
 /// Whose notes an update begins with: those that the client sent, or else the stored ones. A client
-/// clears them by a list with nothing in it.
+/// clears them by a list with nothing in it; what cannot be read is as if it were not sent.
 pub(super) fn keep_notes(new: &mut Value, old: &Value) {
     let entries = new["metadata"]["managedFields"].as_array();
     let says_nothing = |entry: &Value| entry.as_object().is_none_or(serde_json::Map::is_empty);
     match entries {
         Some(entries) if entries.iter().all(says_nothing) => meta::remove(new, "managedFields"),
-        Some(_) => {}
-        None => {
+        Some(entries) if apply::are_notes(entries) => {}
+        _ => {
             let stored = old["metadata"]["managedFields"].clone();
             if stored.is_array() {
                 meta::set(new, "managedFields", stored);
+            } else {
+                meta::remove(new, "managedFields");
             }
         }
     }

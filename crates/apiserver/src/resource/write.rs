@@ -50,6 +50,28 @@ impl Written {
     }
 }
 
+/// Why an update was not written.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What it was based on has changed meanwhile: one may try again.
+    LostRace(ApiError),
+    /// It is refused.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Failure {
+        Failure::Refused(error)
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> ApiError {
+        let (Failure::LostRace(error) | Failure::Refused(error)) = failure;
+        error
+    }
+}
+
 /// Which part of an object an update changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -107,8 +129,8 @@ pub(crate) async fn update_part(call: &Call<'_>, body: &Bytes, change: Change) -
         let mut new = object.clone();
         let conditional = check_version(call, &mut new, &before)?;
         match write_update(call, &old, &before, new, change, options, &mut warnings).await {
-            Err(error) if is_lost_race(&error) && !conditional => {}
-            result => return answer(call, 200, result, &warnings),
+            Err(Failure::LostRace(_)) if !conditional => {}
+            result => return answer(call, 200, result.map_err(ApiError::from), &warnings),
         }
     }
     Err(modified(call))
@@ -140,8 +162,8 @@ pub(crate) async fn patch_part(call: &Call<'_>, body: &Bytes, change: Change) ->
         let conditional = new["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"];
         check_version(call, &mut new, &before)?;
         match write_update(call, &old, &before, new, change, options, &mut warnings).await {
-            Err(error) if is_lost_race(&error) && !conditional => {}
-            result => return answer(call, 200, result, &warnings),
+            Err(Failure::LostRace(_)) if !conditional => {}
+            result => return answer(call, 200, result.map_err(ApiError::from), &warnings),
         }
     }
     Err(modified(call))
@@ -177,7 +199,7 @@ pub(crate) async fn create_object(
         }
         let namespace = admission::namespace_for_create(call, &new)?;
         admission::mutate_create(call, &mut new)?;
-        let webhooks = Webhooks::new(call, Change::Main, None, options.dry_run);
+        let webhooks = Webhooks::new(call, None, options.dry_run);
         if let Some(webhooks) = &webhooks {
             let again = |new: &mut Value| admission::mutate_create(call, new);
             Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
@@ -235,7 +257,7 @@ pub(crate) async fn write_update(
     change: Change,
     options: WriteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Written, ApiError> {
+) -> Result<Written, Failure> {
     let kind = call.kind;
     (kind.logic.set_defaults)(&mut new).map_err(broken)?;
     keep_metadata(&mut new, before);
@@ -243,7 +265,7 @@ pub(crate) async fn write_update(
         keep_notes(&mut new, before);
     }
     keep_parts(kind, &mut new, before, change);
-    let webhooks = Webhooks::new(call, change, Some(before), options.dry_run);
+    let webhooks = Webhooks::new(call, Some(before), options.dry_run);
     if change == Change::Main {
         admission::mutate_update(call, &mut new, before)?;
     }
@@ -295,10 +317,10 @@ pub(crate) async fn write_update(
             );
             Ok(Written::Unstored(shown))
         }
-        Ok(committed) => stored(committed),
-        Err(CommitError::Conflict(conflict)) if conflict.current.is_none() => Err(call.not_found()),
-        Err(CommitError::Conflict(_)) => Err(modified(call)),
-        Err(error) => Err(commit_error(&error)),
+        Ok(committed) => Ok(stored(committed)?),
+        Err(CommitError::Conflict(conflict)) if conflict.current.is_none() => Err(call.not_found().into()),
+        Err(CommitError::Conflict(_)) => Err(Failure::LostRace(modified(call))),
+        Err(error) => Err(commit_error(&error).into()),
     }
 }
 
@@ -439,10 +461,6 @@ pub(super) fn modified(call: &Call<'_>) -> ApiError {
         &call.path.name,
         "the object has been modified; please apply your changes to the latest version and try again",
     )
-}
-
-pub(super) fn is_lost_race(error: &ApiError) -> bool {
-    error.reason == "Conflict"
 }
 
 /// What a write that the store refused means to the client.

@@ -9,11 +9,12 @@ use stead_api::error::{ApiError, Errors, quote};
 use stead_api::meta;
 use stead_store::{CommitError, Condition, Txn};
 
-use super::success;
+use super::{decide, success};
 use crate::body::{self, Expected};
 use crate::options::WriteOptions;
 use crate::request::ResourcePath;
 use crate::resource::current;
+use crate::respond;
 use crate::server::Call;
 use crate::stored::encode;
 
@@ -22,17 +23,32 @@ const ATTEMPTS: usize = 8;
 pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
     let options = WriteOptions::parse(call.query, "CreateOptions")?;
     let expected = Expected::named("", "v1", "Binding", "io.k8s.api.core.v1.Binding");
-    let binding = body::decode(call.headers, body, &expected, options.field_validation)?.object;
+    let mut binding = body::decode(call.headers, body, &expected, options.field_validation)?.object;
+    let mut warnings = Vec::new();
+    decide(
+        call,
+        &expected,
+        None,
+        &mut binding,
+        &mut warnings,
+        options.dry_run,
+    )
+    .await?;
     let node = target(&binding)?;
     for _ in 0..ATTEMPTS {
         let old = current(call)?;
         let bound = bind(old.value(), &binding, &node)?;
+        let done = || {
+            let mut response = success(call);
+            respond::warn(&mut response, &warnings);
+            response
+        };
         if options.dry_run {
-            return Ok(success(call));
+            return Ok(done());
         }
         let txn = Txn::new().put(call.key(), encode(&bound), Condition::Unchanged(old.revision()));
         match call.server.store.commit(txn).await {
-            Ok(_) => return Ok(success(call)),
+            Ok(_) => return Ok(done()),
             Err(CommitError::Conflict(_)) => {}
             Err(error) => return Err(ApiError::internal(error)),
         }

@@ -8,30 +8,39 @@ use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::meta;
 
-use super::success;
+use super::{decide, success};
 use crate::body::{self, Expected};
 use crate::options::{DeleteOptions, FieldSource, FieldValidation, WriteOptions};
 use crate::request::Query;
-use crate::resource::{Change, current, remove, write_update};
+use crate::resource::{Change, Failure, current, remove, write_update};
 use crate::server::Call;
 
 pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, ApiError> {
     let options = WriteOptions::parse(call.query, "CreateOptions")?;
     let expected = Expected::named("policy", "v1", "Eviction", "io.k8s.api.policy.v1.Eviction");
-    let eviction = body::decode(call.headers, body, &expected, options.field_validation)?.object;
+    let mut eviction = body::decode(call.headers, body, &expected, options.field_validation)?.object;
     let name = meta::name(&eviction);
     if !name.is_empty() && name != call.path.name {
         return Err(ApiError::bad_request(
             "name in URL does not match name in Eviction object",
         ));
     }
+    let mut warnings = Vec::new();
+    decide(
+        call,
+        &expected,
+        None,
+        &mut eviction,
+        &mut warnings,
+        options.dry_run,
+    )
+    .await?;
     let asked = &eviction["deleteOptions"];
     let mut delete = DeleteOptions::parse(&Query::default(), asked.is_object().then(|| asked.clone()))?;
     delete.dry_run |= options.dry_run;
     if !delete.dry_run {
         mark(call).await?;
     }
-    let mut warnings = Vec::new();
     remove(
         call,
         &call.path.namespace,
@@ -75,8 +84,8 @@ async fn mark(call: &Call<'_>) -> Result<(), ApiError> {
             other => *other = json!([condition]),
         }
         match write_update(call, &old, &before, pod, Change::Status, options, &mut Vec::new()).await {
-            Err(error) if error.reason == "Conflict" => {}
-            Err(error) => return Err(error),
+            Err(Failure::LostRace(_)) => {}
+            Err(Failure::Refused(error)) => return Err(error),
             Ok(_) => return Ok(()),
         }
     }

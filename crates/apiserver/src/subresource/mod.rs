@@ -9,12 +9,14 @@ mod token;
 
 use axum::response::Response;
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use stead_api::error::ApiError;
 
 pub(crate) use bind::create_named as bind;
 pub(crate) use node::serve as node;
 
+use crate::admission::webhook::Write as Webhooks;
+use crate::body::Expected;
 use crate::request::Verb;
 use crate::resource::{self, Change};
 use crate::server::{Call, not_allowed};
@@ -35,6 +37,21 @@ pub(crate) async fn serve(call: &Call<'_>, verb: Verb, body: &Bytes) -> Result<R
         Verb::Update => resource::update_part(call, body, change).await,
         Verb::Patch => resource::patch_part(call, body, change).await,
         _ => Err(not_allowed()),
+    }
+}
+
+/// Lets webhooks change and refuse an object of a kind that only a subresource has.
+async fn decide(
+    call: &Call<'_>,
+    expected: &Expected,
+    old: Option<&Value>,
+    object: &mut Value,
+    warnings: &mut Vec<String>,
+    dry_run: bool,
+) -> Result<(), ApiError> {
+    match Webhooks::part(call, expected.part(), old, dry_run) {
+        Some(webhooks) => Box::pin(webhooks.decide(expected.ty, object, warnings)).await,
+        None => Ok(()),
     }
 }
 

@@ -4,22 +4,28 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
 use axum::response::Response;
+use http::Method;
 use http::request::Parts;
-use serde_json::Value;
+use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::meta;
 
-use crate::resource::current;
+use crate::admission::webhook::{Part, Write as Webhooks};
+use crate::resource::{creation, current};
 use crate::server::Call;
 use crate::stored::key;
 
 /// Names the container that commands mean when they name none.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// Passes a request on to the node that runs the pod.
+/// Passes a request on to the node that runs the pod. Who speaks to a process by WebSocket, which
+/// begins with GET, needs leave to create, as who does so by POST (since 1.35).
 pub(crate) async fn serve(call: &Call<'_>, parts: &Parts, body: Body) -> Result<Response, ApiError> {
     let pod = current(call)?.value();
     let subresource = call.path.subresource.as_str();
+    if subresource != "log" && parts.method == Method::GET {
+        call.server.check(call.identity, &creation(call))?;
+    }
     let place = format!("{}/{}", meta::namespace(&pod), meta::name(&pod));
     let uri = match subresource {
         "portforward" => format!(
@@ -60,10 +66,61 @@ pub(crate) async fn serve(call: &Call<'_>, parts: &Parts, body: Body) -> Result<
         }
     };
     let node = node_address(call, &pod)?;
+    let options = stream_options(call);
+    if let Some(options) = &options {
+        admit(call, options).await?;
+    }
     call.server
         .nodes
         .forward(node, &uri, parts, body, &call.server.shutdown)
         .await
+}
+
+/// What a stream is asked for, as an object; none for logs, which only read.
+fn stream_options(call: &Call<'_>) -> Option<(&'static str, Value)> {
+    let kind = match call.path.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        "portforward" => "PodPortForwardOptions",
+        _ => return None,
+    };
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    for name in ["stdin", "stdout", "stderr", "tty"] {
+        if call.query.is_true(name) {
+            options[name] = true.into();
+        }
+    }
+    if let Some(container) = call.query.text("container") {
+        options["container"] = container.into();
+    }
+    let command = call.query.all("command");
+    if !command.is_empty() {
+        options["command"] = command.into();
+    }
+    let ports: Vec<u16> = call
+        .query
+        .all("ports")
+        .iter()
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    if !ports.is_empty() {
+        options["ports"] = ports.into();
+    }
+    Some((kind, options))
+}
+
+/// Lets webhooks refuse a stream.
+async fn admit(call: &Call<'_>, (kind, options): &(&'static str, Value)) -> Result<(), ApiError> {
+    let part = Part {
+        group: "",
+        version: "v1",
+        kind,
+    };
+    match Webhooks::connection(call, part) {
+        // Nobody reads the warnings of an answer that is a stream.
+        Some(webhooks) => Box::pin(webhooks.validate(Some(options), &mut Vec::new())).await,
+        None => Ok(()),
+    }
 }
 
 fn call_pairs(call: &Call<'_>, names: &[&str]) -> Vec<(String, String)> {

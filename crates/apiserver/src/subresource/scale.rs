@@ -7,10 +7,11 @@ use stead_api::error::{ApiError, Errors, Path};
 use stead_api::kinds::scale::{ScaleKind, from_scale, to_scale};
 use stead_api::meta;
 
+use super::decide;
 use crate::body::{self, Expected};
 use crate::options::WriteOptions;
 use crate::request::Verb;
-use crate::resource::{Change, Written, current, patch_with, write_update};
+use crate::resource::{Change, Failure, Written, current, patch_with, write_update};
 use crate::respond;
 use crate::server::{Call, not_allowed};
 
@@ -45,36 +46,42 @@ async fn write(call: &Call<'_>, kind: ScaleKind, body: &Bytes, options: &str) ->
             }
             _ => body::decode(call.headers, body, &expected, options.field_validation)?,
         };
-        check_target(call, &received.object)?;
-        check(call, &received.object)?;
-        let version = meta::text(&received.object, "resourceVersion");
+        let mut wanted = received.object;
+        check_target(call, &wanted)?;
+        decide(
+            call,
+            &expected,
+            Some(&scale),
+            &mut wanted,
+            &mut warnings,
+            options.dry_run,
+        )
+        .await?;
+        check(call, &wanted)?;
+        let version = meta::text(&wanted, "resourceVersion");
         let own = meta::text(&before, "resourceVersion");
         if !version.is_empty() && version != own {
             return Err(conflict(call));
         }
-        let new = from_scale(kind, &before, &received.object);
+        let new = from_scale(kind, &before, &wanted);
         match write_update(call, &old, &before, new, Change::Main, options, &mut warnings).await {
             // Somebody else was faster. Who wrote a version is told so by the next attempt; a patch that says none
             // has the newest one.
-            Err(error) if error.reason == "Conflict" => {}
+            Err(Failure::LostRace(_)) => {}
             Ok(Written::Stored(object)) => {
-                return Ok(respond::value(
-                    200,
-                    call.accepted.encoding,
-                    &to_scale(kind, &object.value()),
-                ));
+                return Ok(answer(call, kind, &object.value(), &warnings));
             }
-            Ok(Written::Unstored(object)) => {
-                return Ok(respond::value(
-                    200,
-                    call.accepted.encoding,
-                    &to_scale(kind, &object),
-                ));
-            }
-            Err(error) => return Err(error),
+            Ok(Written::Unstored(object)) => return Ok(answer(call, kind, &object, &warnings)),
+            Err(Failure::Refused(error)) => return Err(error),
         }
     }
     Err(conflict(call))
+}
+
+fn answer(call: &Call<'_>, kind: ScaleKind, object: &Value, warnings: &[String]) -> Response {
+    let mut response = respond::value(200, call.accepted.encoding, &to_scale(kind, object));
+    respond::warn(&mut response, warnings);
+    response
 }
 
 /// Of most kinds the scale is not found, rather than the object.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use stead_api::error::{ApiError, Errors, Path};
 use stead_api::meta;
 
+use super::decide;
 use crate::authn::Claims;
 use crate::authn::Reference;
 use crate::body::{self, Expected};
@@ -34,6 +35,16 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     );
     let mut request = body::decode(call.headers, body, &expected, options.field_validation)?.object;
     let account = current(call)?.value();
+    let mut warnings = Vec::new();
+    decide(
+        call,
+        &expected,
+        None,
+        &mut request,
+        &mut warnings,
+        options.dry_run,
+    )
+    .await?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(DEFAULT_SECONDS);
@@ -74,7 +85,9 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
         "token": token,
         "expirationTimestamp": stead_api::time::rfc3339(after(seconds)?),
     });
-    Ok(respond::value(201, call.accepted.encoding, &request))
+    let mut response = respond::value(201, call.accepted.encoding, &request);
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 fn check(seconds: i64) -> Result<(), ApiError> {

@@ -90,7 +90,7 @@ impl Case {
     /// Reads the file of an area.
     pub(crate) fn read(area: &str, text: &str) -> Result<Case, serde_json::Error> {
         Ok(match area {
-            "api" => played("case", serde_json::from_str(text)?),
+            "api" | "own" => played("case", serde_json::from_str(text)?),
             "tables" => table(serde_json::from_str(text)?),
             "discovery" => discovery(serde_json::from_str(text)?),
             _ => match serde_json::from_str(text)? {

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut trials: Vec<Trial> = ["admission", "api", "discovery", "patch", "tables"]
+    let mut trials: Vec<Trial> = ["admission", "api", "discovery", "own", "patch", "tables"]
         .into_iter()
         .flat_map(|area| files(&root.join(area)).into_iter().map(move |file| (area, file)))
         .map(|(area, file)| trial(area, file, &differences))

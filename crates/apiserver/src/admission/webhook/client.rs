@@ -173,13 +173,14 @@ async fn send(hook: &Hook, place: &Place, question: Vec<u8>) -> Result<Bytes, St
         let body = body.map_err(|error| error.to_string())?.to_bytes();
         Ok::<_, String>((status, body))
     };
-    // The connection is driven by this task, and ends with it.
+    let mut exchange = std::pin::pin!(exchange);
+    // The connection is driven by this task, and ends with it. What came before its end counts.
     let (status, body) = tokio::select! {
-        answered = exchange => answered?,
-        ended = connection => return Err(match ended {
+        answered = &mut exchange => answered?,
+        ended = connection => exchange.await.map_err(|error| match ended {
             Ok(()) => "EOF".to_owned(),
-            Err(error) => error.to_string(),
-        }),
+            Err(_) => error,
+        })?,
     };
     if status.is_success() {
         return Ok(body);

@@ -20,6 +20,8 @@ pub(crate) struct Hook {
     #[serde(default)]
     failure_policy: Option<String>,
     #[serde(default)]
+    match_policy: Option<String>,
+    #[serde(default)]
     namespace_selector: Option<LabelSelector>,
     #[serde(default)]
     object_selector: Option<LabelSelector>,
@@ -71,6 +73,7 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    Connect,
 }
 
 impl Operation {
@@ -80,6 +83,7 @@ impl Operation {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 }
@@ -120,6 +124,11 @@ impl Hook {
     /// Whether it is asked once more when others have changed the object after it.
     pub(super) fn is_reinvoked(&self) -> bool {
         self.reinvocation_policy.as_deref() == Some("IfNeeded")
+    }
+
+    /// Whether its rules are meant for a resource in all its groups and versions.
+    pub(super) fn takes_equivalents(&self) -> bool {
+        self.match_policy.as_deref() != Some("Exact")
     }
 
     /// Whether its rules are for a request.

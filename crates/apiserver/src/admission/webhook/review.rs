@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use stead_api::error::{ApiError, quote};
 use stead_api::meta;
+use stead_api::registry::Kind;
 
 use super::hook::Operation;
 use crate::options::DeleteOptions;
@@ -17,10 +18,19 @@ use crate::server::Call;
 pub(super) struct Request<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) operation: Operation,
-    pub(super) subresource: &'a str,
+    /// The kind of the objects of a subresource that has its own.
+    pub(super) part: Option<Part>,
     pub(super) old: Option<&'a Value>,
     pub(super) dry_run: bool,
     pub(super) options: Value,
+}
+
+/// A kind that is only that of a subresource's objects, such as Scale.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
 }
 
 /// The options of a write, from its query.
@@ -65,38 +75,67 @@ pub(super) fn delete_options(options: &DeleteOptions) -> Value {
 }
 
 impl Request<'_> {
+    /// An object of one kind as one of an equivalent kind.
+    pub(super) fn convert(&self, object: &Value, from: &Kind, to: &Kind) -> Value {
+        let object = object.clone();
+        if self.part.is_some() || std::ptr::eq(from, to) {
+            return object;
+        }
+        let stored = from
+            .stored_as
+            .map_or_else(|| object.clone(), |stored| (stored.to_stored)(object.clone()));
+        match to.stored_as {
+            Some(as_stored) => (as_stored.from_stored)(stored),
+            None => stored,
+        }
+    }
+
     /// The object as it was before, or is to be.
     fn subject<'s>(&'s self, new: Option<&'s Value>) -> &'s Value {
         new.or(self.old).unwrap_or(&Value::Null)
     }
 
-    /// The question in a version of AdmissionReview, and its uid.
-    pub(super) fn review(&self, version: &str, new: Option<&Value>) -> (String, Value) {
+    /// The question in a version of AdmissionReview, and its uid. It is asked as if the request was for `seen`, which is
+    /// its kind or an equivalent one.
+    pub(super) fn review(&self, version: &str, new: Option<&Value>, seen: &Kind) -> (String, Value) {
         let kind = self.call.kind;
         let uid = new_uid();
-        let group_kind = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-        let resource = json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
+        let group_kind = |kind: &Kind| match self.part {
+            Some(part) => json!({"group": part.group, "version": part.version, "kind": part.kind}),
+            None => json!({"group": kind.group, "version": kind.version, "kind": kind.kind}),
+        };
+        let resource =
+            |kind: &Kind| json!({"group": kind.group, "version": kind.version, "resource": kind.plural});
         let subject = self.subject(new);
+        let path = self.call.path;
+        let name = match meta::name(subject) {
+            "" => path.name.as_str(),
+            name => name,
+        };
+        let shown = |object: &Value| self.convert(object, kind, seen);
         let mut request = json!({
             "uid": uid,
-            "kind": group_kind,
-            "resource": resource,
-            "requestKind": group_kind,
-            "requestResource": resource,
-            "name": meta::name(subject),
+            "kind": group_kind(seen),
+            "resource": resource(seen),
+            "requestKind": group_kind(kind),
+            "requestResource": resource(kind),
+            "name": name,
             "operation": self.operation.name(),
             "userInfo": user(self.call.identity),
-            "object": new,
-            "oldObject": self.old,
+            "object": new.map(shown),
+            "oldObject": self.old.map(shown),
             "dryRun": self.dry_run,
             "options": self.options,
         });
-        if !self.subresource.is_empty() {
-            request["subResource"] = self.subresource.into();
-            request["requestSubResource"] = self.subresource.into();
+        let subresource = path.subresource.as_str();
+        if !subresource.is_empty() {
+            request["subResource"] = subresource.into();
+            request["requestSubResource"] = subresource.into();
         }
         let namespace = if kind.kind == "Namespace" {
-            meta::name(subject)
+            name
+        } else if kind.namespaced && self.part.is_some() {
+            &path.namespace
         } else {
             meta::namespace(subject)
         };
