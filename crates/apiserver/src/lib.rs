@@ -16,6 +16,7 @@ mod authz;
 mod body;
 pub mod bootstrap;
 mod events_ttl;
+mod fairness;
 pub mod files;
 pub mod identity;
 pub mod listen;

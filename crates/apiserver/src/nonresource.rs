@@ -57,11 +57,28 @@ pub(crate) fn serve(
         ["apis", group, version] => {
             json(discovery::resource_list(registry, group, version).ok_or_else(no_such_resource)?)
         }
+        [".well-known", "openid-configuration"] => json(issuer(server)),
+        ["openid", "v1", "jwks"] => Ok(respond::bytes(
+            200,
+            "application/jwk-set+json",
+            server.tokens.key_set().to_string(),
+        )),
         ["openapi", "v2"] => Ok(openapi_v2(headers)),
         ["openapi", "v3"] => json(openapi::root(registry)),
         ["openapi", "v3", ref rest @ ..] => Ok(openapi_document(server, &rest.join("/"), query)),
         _ => Ok(not_found()),
     }
+}
+
+/// How others check the tokens of service accounts ("Service account issuer discovery").
+fn issuer(server: &Inner) -> Value {
+    json!({
+        "issuer": server.tokens.issuer(),
+        "jwks_uri": format!("https://{}/openid/v1/jwks", server.config.address),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
 }
 
 fn not_found() -> Response {

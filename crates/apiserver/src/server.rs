@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authn::TokenKey;
 use crate::authz::Asked;
+use crate::fairness::Fairness;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node_proxy::NodeClient;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) tokens: TokenKey,
     pub(crate) nodes: NodeClient,
     pub(crate) metrics: Metrics,
+    pub(crate) fairness: Fairness,
     /// Ends watches and other long answers.
     pub(crate) shutdown: CancellationToken,
 }
@@ -80,6 +82,7 @@ impl ApiServer {
             tokens,
             nodes,
             metrics: Metrics::default(),
+            fairness: Fairness::default(),
             shutdown: CancellationToken::new(),
         };
         Ok(ApiServer {
@@ -199,7 +202,12 @@ async fn route(
     if let "exec" | "attach" | "portforward" | "log" = call.path.subresource.as_str() {
         return subresource::node(call, parts, body).await;
     }
+    // Who is slow to send keeps nobody waiting.
     let body = read_body(body).await?;
+    let _place = match verb {
+        Verb::Watch => None,
+        _ => call.server.fairness.enter(call.identity, call.headers).await?,
+    };
     if !call.path.subresource.is_empty() {
         return subresource::serve(call, verb, &body).await;
     }

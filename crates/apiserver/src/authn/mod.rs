@@ -1,5 +1,6 @@
-//! Who makes a request: client certificates, service account tokens, or nobody ("Authenticating").
+//! Who makes a request: client certificates, tokens of service accounts and new nodes, or nobody ("Authenticating").
 
+mod bootstrap_token;
 mod impersonate;
 mod token;
 
@@ -49,7 +50,7 @@ impl Inner {
             .map_err(|_| ApiError::new(401, "Unauthorized", "Unauthorized"))
     }
 
-    /// The service account that a token is for, and which of the audiences it is good for: the
+    /// Whom a token shows, and which of the audiences it is good for. Of a service account's, the
     /// signature is ours, the token is in its time, and the account, and the pod or secret it may be
     /// bound to, still are what they were.
     pub(crate) fn verify_token(
@@ -58,6 +59,10 @@ impl Inner {
         audiences: &[String],
         now: jiff::Timestamp,
     ) -> Result<(Identity, Vec<String>), TokenRefused> {
+        if let Some((id, secret)) = bootstrap_token::parse(token) {
+            let shown = self.bootstrapper(id, secret, now).ok_or(TokenRefused::Unknown)?;
+            return self.only_for_the_server(shown, audiences);
+        }
         let claims = self.tokens.verify(token, now).map_err(|error| match error {
             TokenError::Expired => TokenRefused::Because("service account token has expired".to_owned()),
             _ => TokenRefused::Unknown,
@@ -100,6 +105,20 @@ impl Inner {
             return Err(gone("secret"));
         }
         Ok((identity, common))
+    }
+
+    /// An identity that is shown by something without audiences, which is for the server itself.
+    fn only_for_the_server(
+        &self,
+        identity: Identity,
+        audiences: &[String],
+    ) -> Result<(Identity, Vec<String>), TokenRefused> {
+        let own = self.tokens.issuer();
+        if audiences.iter().any(|audience| audience == own) {
+            Ok((identity, vec![own.to_owned()]))
+        } else {
+            Err(TokenRefused::Unknown)
+        }
     }
 
     /// Whether an object is still the one that a token names. A pod is until it has ended.

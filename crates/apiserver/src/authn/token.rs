@@ -11,6 +11,7 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// A token is good for a little longer than it says.
@@ -195,6 +196,22 @@ impl TokenKey {
         })
     }
 
+    /// The key that others check tokens by, as a JSON Web Key Set (RFC 7517).
+    pub fn key_set(&self) -> Value {
+        // An uncompressed point: a byte that says so, then both coordinates.
+        let point = self.key.public_key().as_ref();
+        let (x, y) = point[1..].split_at(point.len() / 2);
+        json!({"keys": [{
+            "use": "sig",
+            "kty": "EC",
+            "kid": self.id,
+            "crv": "P-256",
+            "alg": "ES256",
+            "x": URL_SAFE_NO_PAD.encode(x),
+            "y": URL_SAFE_NO_PAD.encode(y),
+        }]})
+    }
+
     /// What tokens call their maker, and the audience that the API server answers to.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -237,6 +254,25 @@ mod tests {
         assert_eq!(at(1500).expect("in its time"), claims("https://issuer"));
         assert!(matches!(at(3000), Err(TokenError::Expired)));
         assert!(matches!(at(1000 - 3 * 24 * 3600), Err(TokenError::Expired)));
+    }
+
+    #[test]
+    fn others_check_a_token_by_the_key_set() {
+        let key = key();
+        let set = key.key_set();
+        let part = |name: &str| {
+            let text = set["keys"][0][name].as_str().expect("it is text");
+            URL_SAFE_NO_PAD.decode(text).expect("it is base64")
+        };
+        let point = [vec![4], part("x"), part("y")].concat();
+        let token = key.sign(&claims("a")).expect("a token");
+        let (signed, signature) = token.rsplit_once('.').expect("three parts");
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point)
+            .verify(
+                signed.as_bytes(),
+                &URL_SAFE_NO_PAD.decode(signature).expect("base64"),
+            )
+            .expect("it is signed by that key");
     }
 
     #[test]
