@@ -2,6 +2,7 @@
 
 mod access;
 mod applying;
+mod auditing;
 mod churn;
 mod commands;
 mod crashes;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         jobs::TESTS,
         access::TESTS,
         applying::TESTS,
+        auditing::TESTS,
         replays_of_sets::TESTS,
         replays::TESTS,
         lives::TESTS,

@@ -156,6 +156,23 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
         .to_ascii_lowercase()
 }
 
+/// A body as the value it stands for, for those who only look at it; none where it is nothing that
+/// can be read.
+pub(crate) fn look(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
+    match media_type(headers).as_str() {
+        "application/vnd.kubernetes.protobuf" => {
+            let envelope = schema::open_envelope(body).ok()?;
+            let kind = registry::builtin().kind(&envelope.api_version, &envelope.kind)?;
+            let mut object = schema::from_protobuf(builtin(), kind.type_id(), envelope.raw).ok()?;
+            object["apiVersion"] = envelope.api_version.into();
+            object["kind"] = envelope.kind.into();
+            Some(object)
+        }
+        media if media.contains("yaml") => serde_json::from_str(&yaml_to_json(body).ok()?).ok(),
+        _ => serde_json::from_slice(body).ok(),
+    }
+}
+
 /// YAML as the JSON it stands for. Of keys that are there twice the last counts.
 pub(crate) fn yaml_to_json(body: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(body).map_err(|_| "invalid leading UTF-8 octet".to_owned())?;

@@ -11,6 +11,7 @@
 //! HTTP makes of them. It runs no controller and holds no state of its own beside the store's.
 
 mod admission;
+pub mod audit;
 pub mod authn;
 mod authz;
 mod body;

@@ -24,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long answers under way are waited for when the server goes down.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Who is at the other end of a request's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
 /// Serves connections of a listener until `shutdown` is cancelled, then lets answers under way
 /// come to their end, for a while. A client certificate that TLS has checked becomes the
 /// [`Identity`](crate::Identity) of the connection's requests.
@@ -85,6 +89,7 @@ async fn connection(
         .and_then(|leaf| authn::of_certificate(leaf));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer(peer));
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }

@@ -19,6 +19,7 @@ use stead_api::registry::{self, Kind, Registry};
 use stead_store::{OpenError, Options, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Audit, Trail};
 use crate::authn::TokenKey;
 use crate::authz::Asked;
 use crate::fairness::Fairness;
@@ -43,6 +44,8 @@ pub struct Config {
     pub issuer: String,
     /// stead's own version; `/version` shows it as the build metadata.
     pub version: String,
+    /// What is written down of requests; none if nothing is.
+    pub audit: Option<Arc<Audit>>,
     /// What else of this process `/metrics` shows, in Prometheus' text format.
     pub more_metrics: fn() -> String,
 }
@@ -132,9 +135,11 @@ async fn serve(State(server): State<ApiServer>, request: Request) -> Response {
     let encoding = Accepted::parse(&parts.headers, &Query::parse(parts.uri.query()), false)
         .map_or(Encoding::Json, |accepted| accepted.encoding);
     // A mistake of ours in one request must not take down the connection that others share.
-    let answer = AssertUnwindSafe(handle(&server, &parts, body))
+    let mut trail = None;
+    let answer = AssertUnwindSafe(handle(&server, &parts, body, &mut trail))
         .catch_unwind()
         .await;
+    let panicked = answer.is_err();
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(encoding, &error),
@@ -146,6 +151,10 @@ async fn serve(State(server): State<ApiServer>, request: Request) -> Response {
             )
         }
     };
+    let response = match trail {
+        Some(trail) => trail.answered(response, panicked).await,
+        None => response,
+    };
     server
         .inner
         .metrics
@@ -153,24 +162,50 @@ async fn serve(State(server): State<ApiServer>, request: Request) -> Response {
     response
 }
 
-async fn handle(server: &ApiServer, parts: &Parts, body: Body) -> Result<Response, ApiError> {
+async fn handle(
+    server: &ApiServer,
+    parts: &Parts,
+    body: Body,
+    trail: &mut Option<Trail>,
+) -> Result<Response, ApiError> {
     let inner = &*server.inner;
-    let identity = match parts.extensions.get::<Identity>() {
-        Some(identity) => identity.clone(),
-        None => inner.authenticate(&parts.headers)?,
-    };
-    let identity = inner.impersonate(identity, &parts.headers)?;
     let query = Query::parse(parts.uri.query());
-    match Target::parse(parts.uri.path()) {
+    let target = Target::parse(parts.uri.path());
+    let verb = match &target {
+        Target::Resource(path) => Verb::of(&parts.method, path, &query),
+        Target::Other(_) => None,
+    };
+    let follow = |who| {
+        let audit = inner.config.audit.as_ref()?;
+        Trail::begin(audit, parts, &target, verb, who)
+    };
+    let own = match parts.extensions.get::<Identity>() {
+        Some(identity) => identity.clone(),
+        None => inner.authenticate(&parts.headers).inspect_err(|_| {
+            *trail = follow((None, None));
+        })?,
+    };
+    let identity = inner.impersonate(&own, &parts.headers).inspect_err(|_| {
+        *trail = follow((Some(&own), None));
+    })?;
+    *trail = follow((Some(&own), identity.as_ref()));
+    let identity = identity.unwrap_or(own);
+    let mut check = |asked: &Asked<'_>| {
+        let decision = inner.authorize(&identity, asked);
+        if let Some(trail) = trail {
+            trail.decided(&decision);
+        }
+        inner.confirm(&identity, asked, decision)
+    };
+    match target {
         Target::Other(path) => {
             let verb = authz::verb_of_path(&parts.method);
-            inner.check(&identity, &Asked::Path { verb, path: &path })?;
+            check(&Asked::Path { verb, path: &path })?;
             nonresource::serve(inner, &parts.headers, &path, &query)
         }
         Target::Resource(path) => {
-            let verb = Verb::of(&parts.method, &path, &query);
             let selector = authz::selector(&query);
-            inner.check(&identity, &authz::of_request(verb, &path, selector.as_ref()))?;
+            check(&authz::of_request(verb, &path, selector.as_ref()))?;
             let kind = find(inner.registry, &path)?;
             let Some(verb) = verb.filter(|verb| is_allowed(kind, &path, *verb)) else {
                 return Err(not_allowed());
@@ -187,7 +222,7 @@ async fn handle(server: &ApiServer, parts: &Parts, body: Body) -> Result<Respons
                 headers,
                 accepted,
             };
-            route(server, &call, verb, parts, body).await
+            route(server, &call, verb, parts, body, trail).await
         }
     }
 }
@@ -198,12 +233,16 @@ async fn route(
     verb: Verb,
     parts: &Parts,
     body: Body,
+    trail: &mut Option<Trail>,
 ) -> Result<Response, ApiError> {
     if let "exec" | "attach" | "portforward" | "log" = call.path.subresource.as_str() {
         return subresource::node(call, parts, body).await;
     }
     // Who is slow to send keeps nobody waiting.
     let body = read_body(body).await?;
+    if let Some(trail) = trail {
+        trail.sent(call.headers, &body);
+    }
     let _place = match verb {
         Verb::Watch => None,
         _ => call.server.fairness.enter(call.identity, call.headers).await?,

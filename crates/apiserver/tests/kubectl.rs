@@ -55,6 +55,7 @@ impl Cluster {
             address: "127.0.0.1".to_owned(),
             issuer: "https://kubernetes.default.svc".to_owned(),
             version: "0.0.0".to_owned(),
+            audit: None,
             more_metrics: String::new,
         };
         let tokens = TokenKey::new(pki.token_key(), &config.issuer).expect("a key");

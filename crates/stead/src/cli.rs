@@ -85,6 +85,12 @@ pub(crate) struct Serve {
     /// Open Services of type LoadBalancer and NodePort to other machines, at ports of this one
     #[arg(long)]
     pub(crate) expose: bool,
+    /// Write down who asks for what, as this policy wants it (audit.k8s.io/v1)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_policy: Option<PathBuf>,
+    /// Where that is written to [default: audit.log in the data directory]
+    #[arg(long, value_name = "FILE", requires = "audit_policy")]
+    pub(crate) audit_log: Option<PathBuf>,
 }
 
 /// Who gives Services of type LoadBalancer their addresses.

@@ -100,6 +100,11 @@ impl Place {
         self.data.join("server.log")
     }
 
+    /// Who asked for what, unless it is to be written elsewhere.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.data.join("audit.log")
+    }
+
     /// Certificates and keys.
     pub(crate) fn pki(&self) -> PathBuf {
         self.data.join("pki")

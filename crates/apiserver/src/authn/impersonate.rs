@@ -24,16 +24,19 @@ struct Wanted<'h> {
 }
 
 impl Inner {
-    /// Who a request is to be made by: the identity itself, or the one that its headers name, if it
-    /// may act as that one.
-    pub(crate) fn impersonate(&self, identity: Identity, headers: &HeaderMap) -> Result<Identity, ApiError> {
+    /// Whom a request's headers name, if who sent it may act as that one; none if they name nobody.
+    pub(crate) fn impersonate(
+        &self,
+        identity: &Identity,
+        headers: &HeaderMap,
+    ) -> Result<Option<Identity>, ApiError> {
         let Some(wanted) = Wanted::read(headers)? else {
-            return Ok(identity);
+            return Ok(None);
         };
         for asked in wanted.asks() {
-            self.check(&identity, &asked)?;
+            self.check(identity, &asked)?;
         }
-        Ok(wanted.identity())
+        Ok(Some(wanted.identity()))
     }
 }
 

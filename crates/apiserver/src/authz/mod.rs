@@ -64,7 +64,16 @@ impl Inner {
 
     /// Refuses what somebody may not do.
     pub(crate) fn check(&self, identity: &Identity, asked: &Asked<'_>) -> Result<(), ApiError> {
-        let decision = self.authorize(identity, asked);
+        self.confirm(identity, asked, self.authorize(identity, asked))
+    }
+
+    /// A decision as an answer.
+    pub(crate) fn confirm(
+        &self,
+        identity: &Identity,
+        asked: &Asked<'_>,
+        decision: Decision,
+    ) -> Result<(), ApiError> {
         if decision.allowed {
             Ok(())
         } else {

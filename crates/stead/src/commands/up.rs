@@ -124,6 +124,15 @@ pub(super) fn start_detached(
     if options.expose {
         command.arg("--expose");
     }
+    for (option, file) in [
+        ("--audit-policy", options.audit_policy),
+        ("--audit-log", options.audit_log),
+    ] {
+        if let Some(file) = file {
+            let file = std::path::absolute(&file).with_context(|| format!("find {file:?}"))?;
+            command.arg(option).arg(file);
+        }
+    }
     // A directory that someone may want to unmount is no place to stay in.
     command
         .current_dir("/")

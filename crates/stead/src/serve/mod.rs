@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::FlockOperation;
+use stead_apiserver::audit::Audit;
 use stead_apiserver::authn::TokenKey;
 use stead_apiserver::bootstrap::Addresses;
 use stead_apiserver::identity::MASTERS;
@@ -97,7 +98,8 @@ impl Server {
 
         report("opening the store");
         let pki = open_pki(&place).context("open the certificates")?;
-        let api = open_api(&place, &cluster, &pki, address)?;
+        let audit = open_audit(&place, &options)?;
+        let api = open_api(&place, &cluster, &pki, address, audit)?;
         let router = api.router();
 
         report("finding containers");
@@ -356,7 +358,21 @@ fn open_pki(place: &Place) -> Result<Pki, PkiError> {
     }
 }
 
-fn open_api(place: &Place, cluster: &Cluster, pki: &Pki, address: SocketAddr) -> anyhow::Result<ApiServer> {
+fn open_audit(place: &Place, options: &cli::Serve) -> anyhow::Result<Option<Arc<Audit>>> {
+    let Some(policy) = &options.audit_policy else {
+        return Ok(None);
+    };
+    let log = options.audit_log.clone().unwrap_or_else(|| place.audit_log());
+    Ok(Some(Arc::new(Audit::open(policy, &log)?)))
+}
+
+fn open_api(
+    place: &Place,
+    cluster: &Cluster,
+    pki: &Pki,
+    address: SocketAddr,
+    audit: Option<Arc<Audit>>,
+) -> anyhow::Result<ApiServer> {
     let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
     let tokens = TokenKey::new(pki.token_key(), &issuer)?;
     let to_nodes = pki.client("kube-apiserver-kubelet-client", &[MASTERS])?;
@@ -369,6 +385,7 @@ fn open_api(place: &Place, cluster: &Cluster, pki: &Pki, address: SocketAddr) ->
         address: address.to_string(),
         issuer,
         version: OWN_VERSION.to_owned(),
+        audit,
         more_metrics: stead_informer::metrics,
     };
     let nodes = NodeClient::new(pki.client_config(&to_nodes)?);
