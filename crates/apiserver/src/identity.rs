@@ -30,6 +30,8 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// What else is known of it.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// A part of this process, which no credentials show.
+    pub(crate) is_part: bool,
 }
 
 impl Identity {
@@ -42,6 +44,16 @@ impl Identity {
             uid: String::new(),
             groups,
             extra: BTreeMap::new(),
+            is_part: false,
+        }
+    }
+
+    /// A part of this process beside the server: a controller, the scheduler, the kubelet. It may do
+    /// everything.
+    pub fn part(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Identity {
+        Identity {
+            is_part: true,
+            ..Identity::new(name, groups)
         }
     }
 
@@ -52,6 +64,7 @@ impl Identity {
             uid: String::new(),
             groups: vec![UNAUTHENTICATED.to_owned()],
             extra: BTreeMap::new(),
+            is_part: false,
         }
     }
 
@@ -67,13 +80,15 @@ impl Identity {
         }
     }
 
-    /// Whether it is a part of the system beside the server: a node, or a component by upstream's name for it.
+    /// Whether it is a part of this process beside the server.
     pub(crate) fn is_component(&self) -> bool {
-        self.is_in("system:nodes")
-            || matches!(
-                self.name.as_str(),
-                "system:kube-scheduler" | "system:kube-controller-manager"
-            )
+        self.is_part
+    }
+
+    /// The name of the node that it is, if it is one that shows its credentials as any client.
+    pub(crate) fn node(&self) -> Option<&str> {
+        let name = self.name.strip_prefix("system:node:")?;
+        (!self.is_part && self.is_in("system:nodes")).then_some(name)
     }
 
     /// Whether it is in a group.

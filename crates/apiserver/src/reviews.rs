@@ -98,6 +98,7 @@ fn subject(spec: &Value) -> Identity {
         uid: text(&spec["uid"]).to_owned(),
         groups: texts(&spec["groups"]),
         extra: serde_json::from_value(spec["extra"].clone()).unwrap_or_default(),
+        is_part: false,
     }
 }
 

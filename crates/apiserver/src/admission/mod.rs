@@ -2,8 +2,9 @@
 //!
 //! The built-in plugins of upstream that this release needs: NamespaceLifecycle, ServiceAccount,
 //! DefaultTolerationSeconds, Priority, DefaultStorageClass, StorageObjectInUseProtection,
-//! PersistentVolumeClaimResize. See "Admission Control in Kubernetes".
+//! PersistentVolumeClaimResize, NodeRestriction. See "Admission Control in Kubernetes".
 
+pub(crate) mod nodes;
 mod pods;
 mod storage;
 pub(crate) mod webhook;

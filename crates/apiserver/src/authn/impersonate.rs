@@ -131,6 +131,7 @@ impl<'h> Wanted<'h> {
             uid: self.uid.to_owned(),
             groups,
             extra: self.extra,
+            is_part: false,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What an identity may do ("Authorization", "Using RBAC Authorization").
 //!
-//! Members of `system:masters` and the parts of the system itself (by the names and groups upstream
-//! gives them) may do everything; everyone else what roles that are bound to them grant.
+//! Members of `system:masters` and the parts of this process may do everything; nodes what pods on them
+//! need; everyone else what roles that are bound to them grant.
 
 mod aggregation;
 pub(crate) mod defaults;
 mod escalation;
+mod node;
 mod policy;
 mod rules;
 
@@ -14,6 +15,7 @@ use stead_api::error::{ApiError, quote};
 use stead_api::selector::FieldSelector;
 
 pub(crate) use escalation::check as check_escalation;
+pub(crate) use node::LEASES as NODE_LEASES;
 pub(crate) use policy::{Found, Policy};
 pub(crate) use rules::{Asked, Rule};
 
@@ -40,6 +42,16 @@ impl Inner {
         }
         let mut decision = Decision::default();
         let mut missing = Vec::new();
+        if let Some(node) = identity.node() {
+            match node::decide(self, node, asked) {
+                Ok(()) => {
+                    decision.allowed = true;
+                    return decision;
+                }
+                Err(why) if why.is_empty() => {}
+                Err(why) => missing.push(why),
+            }
+        }
         self.visit_rules(identity, asked.namespace(), |found| {
             match found {
                 Found::Rules(rules, reason) => {
@@ -55,6 +67,7 @@ impl Inner {
         if !decision.allowed {
             decision.reason = match &missing[..] {
                 [] => String::new(),
+                [one] if identity.node().is_some() => one.clone(),
                 [one] => format!("RBAC: {one}"),
                 all => format!("RBAC: [{}]", all.join(", ")),
             };

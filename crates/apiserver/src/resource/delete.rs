@@ -138,6 +138,7 @@ pub(crate) async fn remove(
         let stored: Stored = call.server.store.get(&object_key).ok_or_else(not_found)?.value;
         let object = view(kind, &stored);
         check_preconditions(kind, &object, options)?;
+        admission::nodes::check(call, None, Some(&object))?;
         if let Some(webhooks) = Webhooks::deletion(call, &object, options) {
             Box::pin(webhooks.validate(None, warnings)).await?;
         }

@@ -204,6 +204,7 @@ pub(crate) async fn create_object(
             let again = |new: &mut Value| admission::mutate_create(call, new);
             Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
         }
+        admission::nodes::check(call, Some(&new), None)?;
         authz::check_escalation(call, &new, None)?;
         prepare_create(kind, &mut new, warnings)?;
         note_creation(call, &mut new, options);
@@ -277,6 +278,7 @@ pub(crate) async fn write_update(
         };
         Box::pin(webhooks.mutate(&mut new, warnings, again)).await?;
     }
+    admission::nodes::check(call, Some(&new), Some(before))?;
     if change == Change::Main {
         authz::check_escalation(call, &new, Some(before))?;
     }

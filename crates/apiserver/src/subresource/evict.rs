@@ -9,6 +9,7 @@ use stead_api::error::ApiError;
 use stead_api::meta;
 
 use super::{decide, success};
+use crate::admission;
 use crate::body::{self, Expected};
 use crate::options::{DeleteOptions, FieldSource, FieldValidation, WriteOptions};
 use crate::request::Query;
@@ -38,6 +39,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     let asked = &eviction["deleteOptions"];
     let mut delete = DeleteOptions::parse(&Query::default(), asked.is_object().then(|| asked.clone()))?;
     delete.dry_run |= options.dry_run;
+    admission::nodes::check(call, None, Some(&current(call)?.value()))?;
     if !delete.dry_run {
         mark(call).await?;
     }

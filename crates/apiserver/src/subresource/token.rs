@@ -8,6 +8,7 @@ use stead_api::error::{ApiError, Errors, Path};
 use stead_api::meta;
 
 use super::decide;
+use crate::admission;
 use crate::authn::Claims;
 use crate::authn::Reference;
 use crate::body::{self, Expected};
@@ -45,6 +46,7 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
         options.dry_run,
     )
     .await?;
+    admission::nodes::check(call, Some(&request), None)?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(DEFAULT_SECONDS);

@@ -91,7 +91,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         recorder
     };
 
-    let manager = client(router, Identity::new("system:kube-controller-manager", [""; 0]));
+    let manager = client(router, Identity::part("system:kube-controller-manager", [""; 0]));
     let inventory = Inventory::new(manager.clone());
     let mut tasks: Vec<Task> = vec![
         StatefulSets::new(
@@ -186,7 +186,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
         tasks.push(controller.run(shutdown.clone()));
     }
 
-    let scheduling = client(router, Identity::new("system:kube-scheduler", [""; 0]));
+    let scheduling = client(router, Identity::part("system:kube-scheduler", [""; 0]));
     let scheduler = Scheduler::new(
         scheduling.clone(),
         &informers,
@@ -196,7 +196,7 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
 
     let node = client(
         router,
-        Identity::new(format!("system:node:{}", cluster.node), ["system:nodes"]),
+        Identity::part(format!("system:node:{}", cluster.node), ["system:nodes"]),
     );
     let parts = stead_kubelet::Parts {
         client: node.clone(),
