@@ -160,6 +160,10 @@ func writeFields(b *strings.Builder, t reflect.Type, def definition) {
 		if has("omitzero") {
 			line += " omitzero"
 		}
+		// A named list type may be a message of its own in protobuf.
+		if _, message := reflect.PointerTo(f.Type).MethodByName("Marshal"); message && f.Type.Kind() == reflect.Slice {
+			line += " wrapped"
+		}
 		prop := def.Properties[tag[0]]
 		for _, r := range def.Required {
 			if r == tag[0] {
@@ -239,6 +243,10 @@ func main() {
 	}
 	visit(reflect.TypeFor[metav1.Status]())
 	visit(reflect.TypeFor[metav1.DeleteOptions]())
+	visit(reflect.TypeFor[metav1.PartialObjectMetadata]())
+	visit(reflect.TypeFor[metav1.APIVersions]())
+	visit(reflect.TypeFor[metav1.APIGroupList]())
+	visit(reflect.TypeFor[metav1.APIResourceList]())
 	names := make([]string, 0, len(blocks))
 	for n := range blocks {
 		names = append(names, n)

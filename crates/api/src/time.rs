@@ -46,6 +46,38 @@ fn two(high: i64, high_unit: char, low: i64, low_unit: char) -> String {
     }
 }
 
+/// The nanoseconds of a Go `time.Duration` as [`go_duration`] writes it; none for other texts.
+pub fn parse_go_duration(text: &str) -> Option<i64> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut nanos = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let unit = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 6e10,
+            "h" => 3.6e12,
+            _ => return None,
+        };
+        nanos += number.parse::<f64>().ok()? * unit;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some((sign * nanos).round() as i64)
+}
+
 /// A Go `time.Duration` as text, e.g. `1m30s`.
 pub fn go_duration(nanos: i64) -> String {
     if nanos == 0 {
@@ -119,6 +151,7 @@ mod tests {
             (-1_500_000_000, "-1.5s"),
         ] {
             assert_eq!(go_duration(nanos), text);
+            assert_eq!(parse_go_duration(text), Some(nanos), "{text}");
         }
     }
 

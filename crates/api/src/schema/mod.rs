@@ -10,7 +10,10 @@ mod parse;
 mod protobuf;
 
 pub use decode::{Decoded, decode_bytes, decode_value, normalize};
-pub use protobuf::{EnvelopeError, ProtobufError, from_protobuf, open_envelope};
+pub use protobuf::{
+    EnvelopeError, ProtobufError, UnfitError, from_protobuf, open_envelope, seal, seal_list, to_protobuf,
+    watch_frame,
+};
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -37,8 +40,17 @@ pub struct Struct {
     pub atomic: bool,
     /// Its fields, sorted by name; those of inline structs among them.
     fields: Vec<Field>,
-    /// Protobuf numbers of inline structs, which are messages of their own there.
-    inlines: Vec<(u32, TypeId)>,
+    /// Its fields as protobuf has them, sorted by their numbers.
+    wire: Vec<(u32, Part)>,
+}
+
+/// What a number stands for in a type's protobuf message.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// The field of this index.
+    Field(usize),
+    /// An inline struct, which is a message of its own there.
+    Inline(TypeId),
 }
 
 /// A field of a [`Struct`].
@@ -48,6 +60,8 @@ pub struct Field {
     pub name: &'static str,
     /// Its protobuf number; 0 where it has none.
     pub number: u32,
+    /// Protobuf has its list as a message of its own, with the elements as its first field.
+    pub wrapped: bool,
     /// Its type, without the pointer.
     pub ty: Type,
     /// Go holds it by pointer, so that its zero value differs from its absence.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{Field, ListType, Schema, Struct, Type, TypeId};
+use super::{Field, ListType, Part, Schema, Struct, Type, TypeId};
 
 /// A block of the text: a type with its fields' lines.
 struct Block {
@@ -28,6 +28,14 @@ pub(super) fn parse(text: &'static str) -> Schema {
     for (ty, inlined) in types.iter_mut().zip(inlined) {
         ty.fields.extend(inlined);
         ty.fields.sort_by_key(|field| field.name);
+        let numbered = ty
+            .fields
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| field.number != 0);
+        ty.wire
+            .extend(numbered.map(|(at, field)| (field.number, Part::Field(at))));
+        ty.wire.sort_by_key(|(number, _)| *number);
     }
     Schema { types, by_name }
 }
@@ -61,7 +69,7 @@ fn blocks(text: &'static str) -> Vec<Block> {
 
 fn parse_struct(block: &Block, by_name: &HashMap<&'static str, TypeId>) -> Struct {
     let mut fields = Vec::with_capacity(block.lines.len());
-    let mut inlines = Vec::new();
+    let mut wire = Vec::new();
     for line in &block.lines {
         let mut words = line.split(' ');
         let name = words.next().expect("split yields one word at least");
@@ -71,7 +79,7 @@ fn parse_struct(block: &Block, by_name: &HashMap<&'static str, TypeId>) -> Struc
             .expect("a field's second word is its number");
         let ty = words.next().expect("a field's third word is its type");
         if name == "+inline" {
-            inlines.push((number, by_name[ty]));
+            wire.push((number, Part::Inline(by_name[ty])));
         } else {
             fields.push(parse_field(name, number, ty, words, by_name));
         }
@@ -81,7 +89,7 @@ fn parse_struct(block: &Block, by_name: &HashMap<&'static str, TypeId>) -> Struc
         go_name: block.go_name,
         atomic: block.atomic,
         fields,
-        inlines,
+        wire,
     }
 }
 
@@ -100,6 +108,7 @@ fn parse_field(
         name,
         number,
         ty: parse_type(ty, by_name),
+        wrapped: false,
         pointer,
         omit_empty: false,
         omit_zero: false,
@@ -116,6 +125,7 @@ fn parse_field(
         match option.split_once('=') {
             None if option == "omitempty" => field.omit_empty = true,
             None if option == "omitzero" => field.omit_zero = true,
+            None if option == "wrapped" => field.wrapped = true,
             None if option == "required" => field.required = true,
             Some(("default", value)) => field.default = Some(value),
             Some(("list", "set")) => field.list = ListType::Set,
@@ -173,7 +183,8 @@ fn parse_type(text: &'static str, by_name: &HashMap<&'static str, TypeId>) -> Ty
 /// messages of their own, so they have no number here.
 fn inlined_fields(types: &[Struct], at: usize) -> Vec<Field> {
     let mut fields = Vec::new();
-    for (_, inline) in &types[at].inlines {
+    for (_, part) in &types[at].wire {
+        let Part::Inline(inline) = part else { continue };
         let inner = inline.0 as usize;
         fields.extend(
             types[inner]

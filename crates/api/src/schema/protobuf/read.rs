@@ -1,95 +1,18 @@
-//! Reads Kubernetes' protobuf (`application/vnd.kubernetes.protobuf`) into JSON values.
+//! Reads protobuf messages into JSON values.
 //!
-//! The wire format needs no generated code: field numbers and types are in the table. What comes
-//! out is then decoded like any JSON ([`super::decode_value`]), so one place knows zero values and
-//! errors. Envelope: the four bytes `k8s\0`, then a `runtime.Unknown` (see "Kubernetes Protobuf
-//! encoding" in the API concepts page).
+//! What comes out is then decoded like any JSON ([`crate::schema::decode_value`]), so one place
+//! knows zero values and errors.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{Schema, Type, TypeId};
+use super::ProtobufError;
+use crate::schema::{Part, Schema, Type, TypeId};
 use crate::time;
 
 /// Messages within messages beyond this are refused; the deepest type we have nests some 20.
 const MAX_DEPTH: usize = 100;
-
-/// Why bytes are no message of the type.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProtobufError {
-    /// The bytes end within a field.
-    #[error("unexpected EOF")]
-    Truncated,
-    /// A number longer than 64 bits.
-    #[error("proto: integer overflow")]
-    Overflow,
-    /// A wire type that protobuf does not have, or that the field's type cannot be written in.
-    #[error("proto: wrong wireType = {wire} for field {field}")]
-    WireType {
-        /// The field's name or number.
-        field: String,
-        /// The wire type found.
-        wire: u8,
-    },
-    /// A string that is not UTF-8.
-    #[error("proto: field {0} contains invalid UTF-8")]
-    NotUtf8(&'static str),
-    /// Carried JSON that is none.
-    #[error("proto: field {0} carries malformed JSON")]
-    NotJson(&'static str),
-    /// Nested beyond any type of the API.
-    #[error("proto: message nested too deep")]
-    TooDeep,
-}
-
-/// Why a body is no envelope.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EnvelopeError {
-    /// The four magic bytes are missing.
-    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
-    NoMagic,
-    /// The envelope itself is no message.
-    #[error(transparent)]
-    Malformed(#[from] ProtobufError),
-}
-
-/// The content of an envelope.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Envelope<'b> {
-    /// `apiVersion` of the object.
-    pub api_version: String,
-    /// `kind` of the object.
-    pub kind: String,
-    /// The object's own message.
-    pub raw: &'b [u8],
-}
-
-/// Opens a body's envelope.
-pub fn open_envelope(body: &[u8]) -> Result<Envelope<'_>, EnvelopeError> {
-    let message = body.strip_prefix(b"k8s\0").ok_or(EnvelopeError::NoMagic)?;
-    let mut envelope = Envelope {
-        api_version: String::new(),
-        kind: String::new(),
-        raw: &[],
-    };
-    for field in Fields(message) {
-        match field? {
-            (1, Wire::Bytes(type_meta)) => {
-                for field in Fields(type_meta) {
-                    match field? {
-                        (1, Wire::Bytes(text)) => envelope.api_version = utf8(text, "apiVersion")?,
-                        (2, Wire::Bytes(text)) => envelope.kind = utf8(text, "kind")?,
-                        _ => {}
-                    }
-                }
-            }
-            (2, Wire::Bytes(raw)) => envelope.raw = raw,
-            _ => {}
-        }
-    }
-    Ok(envelope)
-}
 
 /// Reads a message of a type. The value has only the fields that the message has.
 pub fn from_protobuf(schema: &Schema, ty: TypeId, message: &[u8]) -> Result<Value, ProtobufError> {
@@ -99,7 +22,7 @@ pub fn from_protobuf(schema: &Schema, ty: TypeId, message: &[u8]) -> Result<Valu
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Wire<'b> {
+pub(super) enum Wire<'b> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'b [u8]),
@@ -118,7 +41,7 @@ impl Wire<'_> {
 }
 
 /// The fields of a message in order.
-struct Fields<'b>(&'b [u8]);
+pub(super) struct Fields<'b>(pub(super) &'b [u8]);
 
 impl<'b> Iterator for Fields<'b> {
     type Item = Result<(u32, Wire<'b>), ProtobufError>;
@@ -195,25 +118,24 @@ fn read_struct(
     let ty = schema.get(id);
     for item in Fields(message) {
         let (number, wire) = item?;
-        if let Some((_, inline)) = ty.inlines.iter().find(|(n, _)| *n == number) {
-            let Wire::Bytes(inner) = wire else {
-                return Err(ProtobufError::WireType {
-                    field: number.to_string(),
-                    wire: wire.code(),
-                });
-            };
-            read_struct(schema, *inline, inner, object, depth + 1)?;
-            continue;
-        }
-        let Some(field) = ty
-            .fields
-            .iter()
-            .find(|field| field.number == number && number != 0)
-        else {
+        let Ok(at) = ty.wire.binary_search_by_key(&number, |(number, _)| *number) else {
             continue;
         };
+        let field = match ty.wire[at].1 {
+            Part::Field(at) => &ty.fields[at],
+            Part::Inline(inline) => {
+                let Wire::Bytes(inner) = wire else {
+                    return Err(ProtobufError::WireType {
+                        field: number.to_string(),
+                        wire: wire.code(),
+                    });
+                };
+                read_struct(schema, inline, inner, object, depth + 1)?;
+                continue;
+            }
+        };
         match &field.ty {
-            Type::List(element) => {
+            Type::List(element) if !field.wrapped => {
                 let value = read_value(schema, element, field.name, wire, depth)?;
                 let list = object
                     .entry(field.name)
@@ -325,7 +247,7 @@ fn read_value(
     })
 }
 
-fn utf8(bytes: &[u8], name: &'static str) -> Result<String, ProtobufError> {
+pub(super) fn utf8(bytes: &[u8], name: &'static str) -> Result<String, ProtobufError> {
     std::str::from_utf8(bytes)
         .map(str::to_owned)
         .map_err(|_| ProtobufError::NotUtf8(name))
@@ -365,96 +287,14 @@ fn int_or_string(message: &[u8], name: &'static str) -> Result<Value, ProtobufEr
     )?))
 }
 
-/// No time where Go's is zero.
+/// No time where Go's is zero, which is an empty message.
 fn timestamp(message: &[u8]) -> Result<Option<jiff::Timestamp>, ProtobufError> {
-    let seconds = varint_field(message, 1)?.unwrap_or(0) as i64;
-    let nanos = varint_field(message, 2)?.unwrap_or(0) as i32;
-    if seconds == 0 && nanos == 0 {
+    if message.is_empty() {
         return Ok(None);
     }
+    let seconds = varint_field(message, 1)?.unwrap_or(0) as i64;
+    let nanos = varint_field(message, 2)?.unwrap_or(0) as i32;
     jiff::Timestamp::new(seconds, nanos)
         .map(Some)
         .map_err(|_| ProtobufError::Overflow)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::schema::builtin;
-
-    /// A length-delimited field.
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![number << 3 | 2, content.len() as u8];
-        bytes.extend(content);
-        bytes
-    }
-
-    fn config_map() -> TypeId {
-        builtin()
-            .find("io.k8s.api.core.v1.ConfigMap")
-            .expect("ConfigMap is in the table")
-    }
-
-    #[test]
-    fn an_enveloped_config_map_becomes_its_json() {
-        let metadata = field(1, &field(1, b"settings"));
-        let entry = [field(1, b"colour"), field(2, b"green")].concat();
-        let message = [metadata, field(2, &entry)].concat();
-        let type_meta = [field(1, b"v1"), field(2, b"ConfigMap")].concat();
-        let body = [b"k8s\0".to_vec(), field(1, &type_meta), field(2, &message)].concat();
-        let envelope = open_envelope(&body).expect("an envelope");
-        assert_eq!(
-            (envelope.api_version.as_str(), envelope.kind.as_str()),
-            ("v1", "ConfigMap")
-        );
-        assert_eq!(
-            from_protobuf(builtin(), config_map(), envelope.raw),
-            Ok(json!({"metadata": {"name": "settings"}, "data": {"colour": "green"}}))
-        );
-    }
-
-    #[test]
-    fn inline_messages_are_fields_of_their_owner() {
-        let schema = builtin();
-        let probe = schema.find("io.k8s.api.core.v1.Probe").expect("Probe");
-        let port = field(2, &[0x08, 0, 0x10, 80]);
-        let handler = field(2, &port);
-        let message = [field(1, &handler), vec![0x20, 7]].concat();
-        assert_eq!(
-            from_protobuf(schema, probe, &message),
-            Ok(json!({"httpGet": {"port": 80}, "periodSeconds": 7}))
-        );
-    }
-
-    #[test]
-    fn broken_messages_are_refused() {
-        for (message, error) in [
-            (&[0x0a, 5, b'x'][..], ProtobufError::Truncated),
-            (&[0x0a], ProtobufError::Truncated),
-            (&[0xff; 11], ProtobufError::Overflow),
-            (
-                &[0x08, 1],
-                ProtobufError::WireType {
-                    field: "metadata".into(),
-                    wire: 0,
-                },
-            ),
-            (
-                &[0x0b],
-                ProtobufError::WireType {
-                    field: "1".into(),
-                    wire: 3,
-                },
-            ),
-        ] {
-            assert_eq!(
-                from_protobuf(builtin(), config_map(), message),
-                Err(error),
-                "{message:?}"
-            );
-        }
-        assert_eq!(open_envelope(b"{}"), Err(EnvelopeError::NoMagic));
-    }
 }
