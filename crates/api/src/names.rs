@@ -87,6 +87,23 @@ pub fn dns_subdomain(value: &str) -> Vec<String> {
     errors
 }
 
+/// A DNS subdomain with `*` as its first label.
+pub fn wildcard_dns_subdomain(value: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if value.len() > SUBDOMAIN_MAX {
+        errors.push(max_length(SUBDOMAIN_MAX));
+    }
+    let rest = value.strip_prefix("*.");
+    if !rest.is_some_and(|rest| rest.split('.').all(matches_label)) {
+        errors.push(regex_message(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            &format!(r"\*\.{SUBDOMAIN_FMT}"),
+            &["*.example.com"],
+        ));
+    }
+    errors
+}
+
 /// A DNS subdomain whose labels may have underscores, as search domains may.
 pub fn dns_subdomain_with_underscores(value: &str) -> Vec<String> {
     let mut errors = Vec::new();

@@ -73,6 +73,9 @@ pub struct Kind {
     pub logic: Logic,
     /// Objects are stored as another kind, of the same resource in another group.
     pub stored_as: Option<StoredAs>,
+    /// What whoever creates an object is warned of, where the object is kept but nothing acts on it
+    /// as upstream does.
+    pub caveat: Option<&'static str>,
 }
 
 /// A check of the metadata within that of a kind.
@@ -247,6 +250,7 @@ impl Kind {
             ],
             logic,
             stored_as: None,
+            caveat: None,
         }
     }
 

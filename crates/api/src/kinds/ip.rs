@@ -205,6 +205,22 @@ pub(crate) fn is_v6_range(text: &str) -> bool {
     Range::parse(text).is_some_and(|range| range.address.is_ipv6())
 }
 
+/// Whether a text is a range, even if it is not written as it should be.
+pub(crate) fn is_range(text: &str) -> bool {
+    Range::parse(text).is_some()
+}
+
+/// Whether a range is a part of another, and not all of it; none where either is no range.
+pub(crate) fn is_within(part: &str, whole: &str) -> Option<bool> {
+    let (part, whole) = (Range::parse(part)?, Range::parse(whole)?);
+    let base = Range {
+        address: part.address,
+        length: whole.length,
+    };
+    let same_family = part.address.is_ipv4() == whole.address.is_ipv4();
+    Some(same_family && part.length > whole.length && base.base() == whole.base())
+}
+
 /// What to warn of in an address that passed the checks, perhaps long ago.
 pub(crate) fn warning(text: &str, path: &Path) -> Option<String> {
     let address = parse(text)?;

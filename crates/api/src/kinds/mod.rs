@@ -13,10 +13,13 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod ingress;
+mod ingress_class;
 mod ip;
 mod job;
 mod lease;
 mod namespace;
+mod network_policy;
 mod node;
 mod node_selector;
 mod persistent_volume;
@@ -47,7 +50,7 @@ use same::same;
 
 use crate::error::{Errors, Path};
 use crate::registry::Kind;
-use crate::{meta, selector};
+use crate::{meta, names, selector};
 
 /// All built-in kinds, in the order of their groups.
 pub(crate) fn all() -> Vec<&'static Kind> {
@@ -83,6 +86,9 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,
+        &ingress_class::KIND,
+        &ingress::KIND,
+        &network_policy::KIND,
         &rbac::ROLE,
         &rbac::BINDING,
         &rbac::CLUSTER_ROLE,
@@ -99,6 +105,35 @@ fn text(text: &Option<String>) -> &str {
 /// The cell that names an object.
 fn name_cell(metadata: &ObjectMeta) -> Value {
     metadata.name.clone().unwrap_or_default().into()
+}
+
+/// Checks a name that begins with a domain, such as `acme.io/foo`.
+fn domain_prefixed_path(name: &str, path: &Path, errors: &mut Errors) {
+    const PATH: &str = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
+    match name.split_once('/') {
+        _ if name.is_empty() => errors.required(path, ""),
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            errors.invalid_each(path, host, names::dns_subdomain(host));
+            let is_allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+            if !rest.chars().all(is_allowed) {
+                errors.invalid(path, rest, &names::regex_message("Invalid path", PATH, &[]));
+            }
+        }
+        _ => errors.invalid(
+            path,
+            name,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ),
+    }
+}
+
+/// Checks the kind or the name of something that is referred to.
+fn reference_part(part: &str, path: &Path, errors: &mut Errors) {
+    if part.is_empty() {
+        errors.required(path, "");
+    } else {
+        errors.invalid_each(path, part, names::path_segment(part));
+    }
 }
 
 /// Checks the metadata of a template, of which only labels and annotations are used.

@@ -6,6 +6,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
+use super::super::reference_part;
 use crate::error::{Errors, Path};
 use crate::names;
 use crate::quantity::Quantity;
@@ -64,14 +65,8 @@ pub(super) fn status(status: &HorizontalPodAutoscalerStatus, errors: &mut Errors
 }
 
 fn reference(object: &CrossVersionObjectReference, path: &Path, errors: &mut Errors) {
-    for (field, value) in [("kind", &object.kind), ("name", &object.name)] {
-        let path = path.child(field);
-        if value.is_empty() {
-            errors.required(&path, "");
-        } else {
-            errors.invalid_each(&path, value.as_str(), names::path_segment(value));
-        }
-    }
+    reference_part(&object.kind, &path.child("kind"), errors);
+    reference_part(&object.name, &path.child("name"), errors);
 }
 
 fn metric(metric: &MetricSpec, path: &Path, errors: &mut Errors) {

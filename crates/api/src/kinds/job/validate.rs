@@ -3,10 +3,10 @@
 use k8s_openapi::api::batch::v1::JobSpec;
 
 use super::super::pod::{self, Options};
-use super::super::text;
+use super::super::{domain_prefixed_path, text};
 use super::{FAILED, INDEXED, NON_INDEXED, TERMINATING_OR_FAILED, is_indexed, policies};
 use crate::error::{Errors, Path};
-use crate::{go, names};
+use crate::go;
 
 /// The most pods that run at a time, and indexes that may fail, where each has an index.
 const MOST_INDEXED: i32 = 100_000;
@@ -87,22 +87,7 @@ fn validate_numbers(spec: &JobSpec, path: &Path, errors: &mut Errors) {
 
 /// A manager is named as a path of a domain.
 fn validate_manager(manager: &str, path: &Path, errors: &mut Errors) {
-    const PATH: &str = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
-    match manager.split_once('/') {
-        _ if manager.is_empty() => errors.required(path, ""),
-        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
-            errors.invalid_each(path, host, names::dns_subdomain(host));
-            let is_allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
-            if !rest.chars().all(is_allowed) {
-                errors.invalid(path, rest, &names::regex_message("Invalid path", PATH, &[]));
-            }
-        }
-        _ => errors.invalid(
-            path,
-            manager,
-            "must be a domain-prefixed path (such as \"acme.io/foo\")",
-        ),
-    }
+    domain_prefixed_path(manager, path, errors);
     if manager.len() > LONGEST_MANAGER {
         errors.too_long(path, LONGEST_MANAGER);
     }
