@@ -129,10 +129,12 @@ pub fn applied(
     let before = if live.is_object() { live.clone() } else { empty(of) };
     let merged = of.with(|root| root.merge(&before, &configuration));
     let former = managers.set_applied(writer, of.set(&configuration));
-    // What the writer has applied before, applies no more, and nobody else has set.
+    // What the writer has applied before, applies no more, and nobody else has set. Each has applied the object's
+    // name, too, though nobody owns it: what it is in stays.
+    let name = of.with(|root| root.fields(&serde_json::json!({"metadata": {"name": ""}})));
     let abandoned = former
         .with_named_parents()
-        .difference(&managers.all().with_named_parents());
+        .difference(&managers.all().union(name).with_named_parents());
     let mut merged = of.with(|root| root.without(&merged, &abandoned));
     let difference = of.with(|root| root.compare(&before, &merged));
     let changed = of

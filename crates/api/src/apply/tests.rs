@@ -96,6 +96,17 @@ fn what_is_applied_no_more_goes_unless_another_has_it() {
 }
 
 #[test]
+fn labels_that_all_go_leave_the_name() {
+    let mut labelled = with_data(json!({"a": "1"}));
+    labelled["metadata"]["labels"] = json!({"of": "m1"});
+    let object = applied(config_map(), &Value::Null, &labelled, &writer("m1"), false).expect("it is new");
+    let plain = with_data(json!({"a": "1"}));
+    let object = applied(config_map(), &object, &plain, &writer("m1"), false).expect("it is its own");
+    assert_eq!(object["metadata"]["name"], "c");
+    assert_eq!(object["metadata"]["labels"], Value::Null);
+}
+
+#[test]
 fn who_updates_owns_what_they_change() {
     let mut object = with_data(json!({"a": "1", "b": "2"}));
     updated(config_map(), &Value::Null, &mut object, &writer("poster"));
