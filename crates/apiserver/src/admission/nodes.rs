@@ -46,7 +46,13 @@ pub(crate) fn check(call: &Call<'_>, new: Option<&Value>, old: Option<&Value>) -
         ("", "serviceaccounts") if subresource == "token" => token(new),
         _ => Ok(()),
     };
-    checked.map_err(|why| ApiError::forbidden(call.kind.group, call.kind.plural, name(new, old), &why))
+    checked.map_err(|why| {
+        let name = match name(new, old) {
+            "" => &call.path.name,
+            name => name,
+        };
+        ApiError::forbidden(call.kind.group, call.kind.plural, name, &why)
+    })
 }
 
 fn name<'v>(new: Option<&'v Value>, old: Option<&'v Value>) -> &'v str {

@@ -134,7 +134,7 @@ impl Random {
             Type::Int32(_) => json!([0, -1, i32::MAX, i32::MIN][pick]),
             Type::Int64(_) => json!([0, -1, i64::MAX, i64::MIN][pick]),
             Type::Float64 => json!([0.5, -1.25, 1e300, 3.0][pick]),
-            Type::Bool => json!(pick % 2 == 0),
+            Type::Bool => json!(pick.is_multiple_of(2)),
             Type::Bytes => json!(["", "AA==", "AAEC", "/////w=="][pick]),
             Type::Quantity => json!(["0", "100m", "1Gi", "-3"][pick]),
             Type::IntOrString => [json!(0), json!(-7), json!("http"), json!("")][pick].clone(),
