@@ -147,6 +147,11 @@ impl Subresource {
         }
     }
 
+    /// `proxy`: requests go on to what is behind the object.
+    pub const fn proxy(kind: &'static str) -> Subresource {
+        Subresource::part("proxy", kind, &["create", "delete", "get", "patch", "update"])
+    }
+
     /// `scale`, an `autoscaling/v1` Scale.
     pub const SCALE: Subresource = Subresource {
         name: "scale",

@@ -16,6 +16,7 @@ pub mod authn;
 mod authz;
 mod body;
 pub mod bootstrap;
+mod endpoints;
 mod events_ttl;
 mod fairness;
 pub mod files;

@@ -235,8 +235,10 @@ async fn route(
     body: Body,
     trail: &mut Option<Trail>,
 ) -> Result<Response, ApiError> {
-    if let "exec" | "attach" | "portforward" | "log" = call.path.subresource.as_str() {
-        return subresource::node(call, parts, body).await;
+    match call.path.subresource.as_str() {
+        "exec" | "attach" | "portforward" | "log" => return subresource::node(call, parts, body).await,
+        "proxy" => return subresource::proxy(call, parts, body).await,
+        _ => {}
     }
     // Who is slow to send keeps nobody waiting.
     let body = read_body(body).await?;
@@ -283,7 +285,7 @@ fn find(registry: &Registry, path: &ResourcePath) -> Result<&'static Kind, ApiEr
     registry
         .resource(&path.group, &path.version, &path.resource)
         .filter(|kind| path.subresource.is_empty() || kind.subresource(&path.subresource).is_some())
-        .filter(|_| path.rest.is_empty())
+        .filter(|_| path.rest.is_empty() || path.subresource == "proxy")
         .filter(|kind| {
             if kind.namespaced {
                 path.name.is_empty() || !path.namespace.is_empty()

@@ -17,7 +17,10 @@ use crate::{go, names};
 pub(super) static KIND: Kind = Kind {
     short_names: &["no"],
     namespaced: false,
-    subresources: &[Subresource::status("Node")],
+    subresources: &[
+        Subresource::proxy("NodeProxyOptions"),
+        Subresource::status("Node"),
+    ],
     update_metadata: &[MetadataCheck::Create, MetadataCheck::Update],
     keeps_status_on_create: true,
     selectable: &[("spec.unschedulable", &["spec", "unschedulable"])],

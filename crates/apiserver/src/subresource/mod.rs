@@ -4,6 +4,7 @@
 mod bind;
 mod evict;
 mod node;
+mod proxy;
 mod scale;
 mod token;
 
@@ -14,6 +15,7 @@ use stead_api::error::ApiError;
 
 pub(crate) use bind::create_named as bind;
 pub(crate) use node::serve as node;
+pub(crate) use proxy::serve as proxy;
 
 use crate::admission::webhook::Write as Webhooks;
 use crate::body::Expected;

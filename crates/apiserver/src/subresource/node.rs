@@ -213,6 +213,11 @@ fn node_address(call: &Call<'_>, pod: &Value) -> Result<SocketAddr, ApiError> {
             meta::name(pod)
         )));
     }
+    address_of(call, name)
+}
+
+/// Where a node serves its API.
+pub(super) fn address_of(call: &Call<'_>, name: &str) -> Result<SocketAddr, ApiError> {
     let kind = call
         .server
         .registry

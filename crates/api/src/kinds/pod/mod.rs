@@ -63,6 +63,7 @@ pub(super) static KIND: Kind = Kind {
         Subresource::part("exec", "PodExecOptions", &["create", "get"]),
         Subresource::part("log", "Pod", &["get"]),
         Subresource::part("portforward", "PodPortForwardOptions", &["create", "get"]),
+        Subresource::proxy("PodProxyOptions"),
         Subresource::status("Pod"),
     ],
     // Since 1.33 a kubelet says by it which spec its status is of.

@@ -27,7 +27,10 @@ use crate::registry::{Column, Kind, Subresource};
 pub(super) static KIND: Kind = Kind {
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[Subresource::status("Service")],
+    subresources: &[
+        Subresource::proxy("ServiceProxyOptions"),
+        Subresource::status("Service"),
+    ],
     // Since 1.36 a name may start with a digit (KEP-5311).
     name_rule: names::dns_label,
     create_on_update: true,

@@ -10,20 +10,17 @@ use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::api::core::v1::ServicePort;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use serde::Deserialize as _;
 use stead_api::error::quote;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::hook::{Hook, ServiceReference};
+use super::hook::Hook;
+use crate::node_proxy::go_reason;
 use crate::server::Inner;
-use crate::stored::key;
 
 /// The largest answer that is read, in bytes.
 const MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -57,8 +54,10 @@ fn place(server: &Inner, hook: &Hook, seconds: u64) -> Result<Place, String> {
         let host = format!("{}.{}.svc", service.name, service.namespace);
         let path = service.path.as_deref().unwrap_or("/");
         let url = format!("https://{host}:{port}{path}?timeout={seconds}s");
-        let address = endpoint(server, service, port)
-            .map_err(|why| format!("failed to call webhook: Post {}: {why}", quote(&url)))?;
+        let is_meant = |own: &ServicePort| own.port == i32::from(port);
+        let address = server
+            .endpoint(&service.namespace, &service.name, is_meant, &port.to_string())
+            .map_err(|missing| format!("failed to call webhook: Post {}: {}", quote(&url), missing.why()))?;
         return Ok(Place {
             url,
             host,
@@ -75,70 +74,6 @@ fn place(server: &Inner, hook: &Hook, seconds: u64) -> Result<Place, String> {
         port: uri.port_u16().unwrap_or(PORT),
         address: None,
     })
-}
-
-/// A pod that is ready, behind a Service's port.
-fn endpoint(server: &Inner, reference: &ServiceReference, port: u16) -> Result<SocketAddr, String> {
-    let missing = || format!("service {} not found", quote(&reference.name));
-    let kind = server
-        .registry
-        .resource("", "v1", "services")
-        .ok_or_else(missing)?;
-    let found = server
-        .store
-        .get(&key::object(kind, &reference.namespace, &reference.name));
-    let service = found.ok_or_else(missing)?.value.value();
-    let service = Service::deserialize(service).map_err(|error| error.to_string())?;
-    let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();
-    let Some(wanted) = ports.iter().find(|own| own.port == i32::from(port)) else {
-        return Err(format!(
-            "no service port {port} found for service {}",
-            quote(&reference.name)
-        ));
-    };
-    let name = wanted.name.as_deref().unwrap_or_default();
-    let kind = server
-        .registry
-        .resource("discovery.k8s.io", "v1", "endpointslices")
-        .ok_or_else(missing)?;
-    let snapshot = server.store.snapshot();
-    let prefix = key::prefix(kind, &reference.namespace);
-    for (_, entry) in snapshot.prefix(&prefix) {
-        let of = entry.value.facts().labels.get("kubernetes.io/service-name");
-        if of.and_then(|of| of.as_str()) != Some(&reference.name) {
-            continue;
-        }
-        let Ok(slice) = EndpointSlice::deserialize(entry.value.value()) else {
-            continue;
-        };
-        let ports = slice.ports.iter().flatten();
-        let port = ports
-            .filter(|own| own.name.as_deref().unwrap_or_default() == name)
-            .find_map(|own| u16::try_from(own.port?).ok());
-        let ready = slice
-            .endpoints
-            .iter()
-            .flatten()
-            .filter(|endpoint| {
-                let conditions = endpoint.conditions.as_ref();
-                conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
-            })
-            .find_map(|endpoint| endpoint.addresses.first()?.parse().ok());
-        if let (Some(port), Some(ready)) = (port.or_else(|| number(wanted.target_port.as_ref())), ready) {
-            return Ok(SocketAddr::new(ready, port));
-        }
-    }
-    Err(format!(
-        "no endpoints available for service {}",
-        quote(&reference.name)
-    ))
-}
-
-fn number(port: Option<&IntOrString>) -> Option<u16> {
-    match port? {
-        IntOrString::Int(port) => u16::try_from(*port).ok(),
-        IntOrString::String(_) => None,
-    }
 }
 
 async fn send(hook: &Hook, place: &Place, question: Vec<u8>) -> Result<Bytes, String> {
@@ -204,20 +139,10 @@ async fn connect(place: &Place) -> Result<TcpStream, String> {
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = format!("dial tcp {address}: connect: {}", reason(&error)),
+            Err(error) => failure = format!("dial tcp {address}: {}", go_reason(&error)),
         }
     }
     Err(failure)
-}
-
-/// An error of the system in the words that Go has for it.
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// TLS that trusts a bundle of authorities in PEM.
