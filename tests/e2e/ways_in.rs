@@ -21,6 +21,7 @@ pub(crate) const TESTS: Tests = &[
         "ways in: opened to other machines, each port is one service's",
         exposed,
     ),
+    ("ways in: through the API", through_the_api),
 ];
 
 /// A Service of the pods `app`.
@@ -284,5 +285,47 @@ fn at_a_glance() -> Result<()> {
         run("/nowhere")
             .fails()?
             .says(&["there is no kubectl on the PATH"])
+    })
+}
+
+fn through_the_api() -> Result<()> {
+    on_a_cluster(|cluster| {
+        two_balanced(cluster)?;
+        let node = cluster.field("nodes", "/items/0/metadata/name")?;
+        let raw = |path: &str| cluster.kubectl(&format!("get --raw {path}"));
+        let base = "/api/v1/namespaces/default";
+        for (path, said) in [
+            (format!("{base}/services/one:80/proxy/"), "app-"),
+            (format!("{base}/services/http:one:http/proxy/"), "app-"),
+            (format!("{base}/pods/app-0:8080/proxy/"), "app-0"),
+            (format!("/api/v1/nodes/{node}/proxy/healthz"), "ok"),
+        ] {
+            check_contains(&raw(&path).ok()?, &[said])?;
+        }
+        for (path, said) in [
+            (
+                format!("{base}/services/none/proxy/"),
+                "services \"none\" not found",
+            ),
+            (
+                format!("{base}/services/one:81/proxy/"),
+                "no service port 81 found for service",
+            ),
+            (
+                format!("{base}/pods/app-0:1/proxy/"),
+                "error trying to reach service: dial tcp",
+            ),
+            (
+                format!("{base}/pods/ftp:app-0:1/proxy/"),
+                "SCHEME is http or https",
+            ),
+            (
+                format!("{base}/pods/app-0:8080/proxy/ --as=jane"),
+                "cannot get resource \"pods/proxy\"",
+            ),
+        ] {
+            raw(&path).fails()?.says(&[said])?;
+        }
+        Ok(())
     })
 }
