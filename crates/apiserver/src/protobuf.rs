@@ -36,7 +36,7 @@ pub(crate) fn seal_list(
 }
 
 /// The type of a kind: that of a resource, or of what is in the same package or in none.
-fn type_of(api_version: &str, kind: &str) -> Option<TypeId> {
+pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<TypeId> {
     if let Some(kind) = registry::builtin().kind(api_version, kind) {
         return Some(kind.type_id());
     }
