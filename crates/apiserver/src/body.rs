@@ -10,6 +10,7 @@ use stead_api::schema::{self, TypeId, builtin};
 
 use crate::admission::webhook::Part;
 use crate::options::FieldValidation;
+use crate::protobuf;
 
 /// The largest body that is read, in bytes.
 pub(crate) const MAX_BYTES: usize = 3 * 1024 * 1024;
@@ -162,8 +163,8 @@ pub(crate) fn look(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
     match media_type(headers).as_str() {
         "application/vnd.kubernetes.protobuf" => {
             let envelope = schema::open_envelope(body).ok()?;
-            let kind = registry::builtin().kind(&envelope.api_version, &envelope.kind)?;
-            let mut object = schema::from_protobuf(builtin(), kind.type_id(), envelope.raw).ok()?;
+            let ty = protobuf::type_of(&envelope.api_version, &envelope.kind)?;
+            let mut object = schema::from_protobuf(builtin(), ty, envelope.raw).ok()?;
             object["apiVersion"] = envelope.api_version.into();
             object["kind"] = envelope.kind.into();
             Some(object)

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`server`] (what a server is made of, and how a request finds its handler),
 //! `request` and `options` (what is asked), `body` (what is sent), `stored` (what is kept),
-//! `resource` (the verbs), `subresource`, `admission`, `respond`; then [`listen`] (TLS and
+//! `resource` (the verbs), `subresource`, `admission`, `respond`, `protobuf`, `compress`; then [`listen`] (TLS and
 //! connections), [`authn`], `authz`, [`pki`], [`files`], [`bootstrap`].
 //!
 //! A server is a tower service ([`ApiServer::router`]), so that the parts of one process call it
@@ -16,6 +16,7 @@ pub mod authn;
 mod authz;
 mod body;
 pub mod bootstrap;
+mod compress;
 mod endpoints;
 mod events_ttl;
 mod fairness;
@@ -27,6 +28,7 @@ mod node_proxy;
 mod nonresource;
 mod options;
 pub mod pki;
+mod protobuf;
 mod request;
 mod resource;
 mod respond;

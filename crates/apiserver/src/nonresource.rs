@@ -34,7 +34,10 @@ pub(crate) fn serve(
         ["healthz" | "livez" | "readyz", check] if HEALTH_CHECKS.contains(&check) => {
             Ok(respond::text(200, "ok"))
         }
-        ["version"] => json(version(&server.config.version)),
+        ["version"] => Ok(respond::json_bytes(
+            200,
+            version(&server.config.version).to_string(),
+        )),
         ["metrics"] => Ok(respond::text(
             200,
             server.metrics.render(&server.store.metrics()) + &(server.config.more_metrics)(),
@@ -64,7 +67,7 @@ pub(crate) fn serve(
             server.tokens.key_set().to_string(),
         )),
         ["openapi", "v2"] => Ok(openapi_v2(headers)),
-        ["openapi", "v3"] => json(openapi::root(registry)),
+        ["openapi", "v3"] => Ok(respond::json_bytes(200, openapi::root(registry).to_string())),
         ["openapi", "v3", ref rest @ ..] => Ok(openapi_document(server, &rest.join("/"), query)),
         _ => Ok(not_found()),
     }

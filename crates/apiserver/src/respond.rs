@@ -10,11 +10,15 @@ use serde_json::Value;
 use stead_api::error::ApiError;
 use stead_api::table::Include;
 
+use crate::protobuf;
 use crate::request::Query;
 
 const AVAILABLE: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 const AVAILABLE_STREAMS: &str =
     ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
+/// The media type of Kubernetes' protobuf.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// How an answer is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub(crate) enum Encoding {
     Json,
     PrettyJson,
     Yaml,
+    Protobuf,
 }
 
 /// What an answer shows of objects.
@@ -47,10 +52,7 @@ pub(crate) struct Accepted {
 impl Accepted {
     /// The best of what a request's `Accept` header names.
     pub(crate) fn parse(headers: &HeaderMap, query: &Query, collection: bool) -> Result<Accepted, ApiError> {
-        let header = headers
-            .get(ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("*/*");
+        let header = accept(headers);
         let pretty = query.is_true("pretty");
         let include = match query.get("includeObject").unwrap_or_default() {
             "None" => Ok(Include::None),
@@ -61,32 +63,15 @@ impl Accepted {
                 stead_api::error::quote(other)
             ))),
         };
-        for clause in header.split(',') {
-            let mut parts = clause.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-            let parameter = |key: &str| {
-                parameters
-                    .iter()
-                    .find(|(name, _)| *name == key)
-                    .map(|(_, value)| *value)
+        for clause in clauses(header) {
+            let Some(encoding) = clause.encoding(pretty) else {
+                continue;
             };
-            let encoding = match media {
-                "" | "*/*" | "application/*" | "application/json" => {
-                    let wanted = parameter("pretty").is_some_and(|value| value != "0" && value != "false");
-                    if pretty || wanted {
-                        Encoding::PrettyJson
-                    } else {
-                        Encoding::Json
-                    }
-                }
-                "application/yaml" => Encoding::Yaml,
-                _ => continue,
-            };
-            let meta = parameter("g") == Some("meta.k8s.io") && parameter("v") == Some("v1");
-            let form = match parameter("as") {
+            let meta = clause.parameter("g") == Some("meta.k8s.io") && clause.parameter("v") == Some("v1");
+            let form = match clause.parameter("as") {
                 None => Form::Whole,
-                Some("Table") if meta => Form::Table(include?),
+                // A table has no protobuf form.
+                Some("Table") if meta && encoding != Encoding::Protobuf => Form::Table(include?),
                 Some("PartialObjectMetadata") if meta => Form::PartialMetadata,
                 Some("PartialObjectMetadataList") if meta => Form::PartialMetadataList,
                 // A form we do not have, as v1beta1 tables: the next clause may do.
@@ -96,6 +81,80 @@ impl Accepted {
         }
         Err(not_acceptable(collection))
     }
+
+    /// How an error is told: by the best clause that asks for things as they are. JSON where there
+    /// is none.
+    pub(crate) fn of_errors(headers: &HeaderMap, query: &Query) -> Encoding {
+        let pretty = query.is_true("pretty");
+        clauses(accept(headers))
+            .iter()
+            .filter(|clause| clause.parameter("as").is_none())
+            .find_map(|clause| clause.encoding(pretty))
+            .unwrap_or(Encoding::Json)
+    }
+}
+
+/// One of the things that an `Accept` header names.
+struct Clause<'h> {
+    media: &'h str,
+    parameters: Vec<(&'h str, &'h str)>,
+}
+
+impl Clause<'_> {
+    fn parameter(&self, key: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| *value)
+    }
+
+    /// How much it is wanted, of 1.
+    fn quality(&self) -> f64 {
+        let quality = self.parameter("q").map(str::parse);
+        quality.and_then(Result::ok).unwrap_or(1.0)
+    }
+
+    /// The encoding that it names, where we have it.
+    fn encoding(&self, pretty: bool) -> Option<Encoding> {
+        Some(match self.media {
+            "" | "*/*" | "application/*" | "application/json" => {
+                let wanted = self
+                    .parameter("pretty")
+                    .is_some_and(|value| value != "0" && value != "false");
+                if pretty || wanted {
+                    Encoding::PrettyJson
+                } else {
+                    Encoding::Json
+                }
+            }
+            "application/yaml" => Encoding::Yaml,
+            PROTOBUF => Encoding::Protobuf,
+            _ => return None,
+        })
+    }
+}
+
+/// What a header names, the most wanted first.
+fn clauses(header: &str) -> Vec<Clause<'_>> {
+    let mut clauses: Vec<Clause<'_>> = header
+        .split(',')
+        .map(|clause| {
+            let mut parts = clause.split(';').map(str::trim);
+            Clause {
+                media: parts.next().unwrap_or_default(),
+                parameters: parts.filter_map(|part| part.split_once('=')).collect(),
+            }
+        })
+        .collect();
+    clauses.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
+    clauses
+}
+
+fn accept(headers: &HeaderMap) -> &str {
+    headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("*/*")
 }
 
 fn not_acceptable(collection: bool) -> ApiError {
@@ -129,9 +188,13 @@ pub(crate) fn bytes(status: u16, media_type: &'static str, body: impl Into<Bytes
     with_headers(status, media_type, Body::from(body.into()))
 }
 
-/// JSON text that comes piece by piece.
-pub(crate) fn json_stream(body: Body) -> Response<Body> {
-    with_headers(200, "application/json", body)
+/// The events of a watch, which come piece by piece.
+pub(crate) fn events(encoding: Encoding, body: Body) -> Response<Body> {
+    let media_type = match encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    with_headers(200, media_type, body)
 }
 
 /// Plain text.
@@ -150,6 +213,10 @@ pub(crate) fn value(status: u16, encoding: Encoding, value: &Value) -> Response<
         Encoding::Yaml => match serde_saphyr::to_string(value) {
             Ok(yaml) => with_headers(status, "application/yaml", Body::from(yaml)),
             Err(_) => json_bytes(status, value.to_string()),
+        },
+        Encoding::Protobuf => match protobuf::seal(value) {
+            Ok(message) => bytes(status, PROTOBUF, message),
+            Err(error) => json_bytes(error.code, error.to_status().to_string()),
         },
     }
 }
@@ -209,6 +276,11 @@ mod tests {
         form: Form::Whole,
     };
 
+    const PROTOBUF_WHOLE: Accepted = Accepted {
+        encoding: Encoding::Protobuf,
+        form: Form::Whole,
+    };
+
     fn accepted(header: &str) -> Result<Accepted, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_str(header).expect("a header"));
@@ -220,7 +292,36 @@ mod tests {
         let table = Form::Table(Include::Metadata);
         for (header, expected) in [
             ("*/*", Ok(JSON)),
-            ("application/vnd.kubernetes.protobuf,application/json", Ok(JSON)),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Ok(PROTOBUF_WHOLE),
+            ),
+            ("application/vnd.kubernetes.protobuf", Ok(PROTOBUF_WHOLE)),
+            (
+                "application/vnd.kubernetes.protobuf;stream=watch",
+                Ok(PROTOBUF_WHOLE),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;q=0.5,application/json",
+                Ok(JSON),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Ok(Accepted {
+                    form: Form::PartialMetadata,
+                    ..PROTOBUF_WHOLE
+                }),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
+                Ok(JSON),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
+                Err(406),
+            ),
+            ("application/cbor", Err(406)),
+            ("application/cbor,application/json", Ok(JSON)),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
                 Ok(Accepted { form: table, ..JSON }),
@@ -237,9 +338,29 @@ mod tests {
                 }),
             ),
             ("text/html", Err(406)),
-            ("application/vnd.kubernetes.protobuf", Err(406)),
         ] {
             assert_eq!(accepted(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn errors_are_told_as_things_are_asked_for_whole() {
+        for (header, expected) in [
+            ("application/vnd.kubernetes.protobuf", Encoding::Protobuf),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+                Encoding::Json,
+            ),
+            ("text/html", Encoding::Json),
+            ("application/yaml", Encoding::Yaml),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_str(header).expect("a header"));
+            assert_eq!(
+                Accepted::of_errors(&headers, &Query::default()),
+                expected,
+                "{header}"
+            );
         }
     }
 }

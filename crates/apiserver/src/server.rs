@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{Audit, Trail};
 use crate::authn::TokenKey;
 use crate::authz::Asked;
+use crate::compress::compressed;
 use crate::fairness::Fairness;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::node_proxy::NodeClient;
 use crate::request::{Query, ResourcePath, Target, Verb};
-use crate::respond::{Accepted, Encoding};
+use crate::respond::Accepted;
 use crate::stored::Stored;
 use crate::{authz, body, nonresource, resource, respond, reviews, subresource};
 
@@ -132,8 +133,7 @@ impl Call<'_> {
 async fn serve(State(server): State<ApiServer>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let started = std::time::Instant::now();
-    let encoding = Accepted::parse(&parts.headers, &Query::parse(parts.uri.query()), false)
-        .map_or(Encoding::Json, |accepted| accepted.encoding);
+    let encoding = Accepted::of_errors(&parts.headers, &Query::parse(parts.uri.query()));
     // A mistake of ours in one request must not take down the connection that others share.
     let mut trail = None;
     let answer = AssertUnwindSafe(handle(&server, &parts, body, &mut trail))
@@ -159,7 +159,7 @@ async fn serve(State(server): State<ApiServer>, request: Request) -> Response {
         .inner
         .metrics
         .request(&parts.method, response.status(), started.elapsed());
-    response
+    compressed(&parts.headers, response).await
 }
 
 async fn handle(

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde_json::{Map, Value};
+use stead_api::error::ApiError;
 use stead_api::registry::{self, Kind};
 use stead_store::Revision;
 
@@ -39,6 +40,7 @@ pub(crate) struct Object {
     revision: Revision,
     facts: OnceLock<Box<Facts>>,
     policy: OnceLock<Box<Policy>>,
+    protobuf: OnceLock<Box<Bytes>>,
 }
 
 /// What selectors ask of an object.
@@ -122,6 +124,7 @@ impl stead_store::Value for Stored {
             revision,
             facts: OnceLock::new(),
             policy: OnceLock::new(),
+            protobuf: OnceLock::new(),
         }))
     }
 
@@ -224,6 +227,15 @@ impl Object {
             };
             Box::new(Facts { labels, fields })
         })
+    }
+
+    /// Its envelope of protobuf; encoded at the first call and kept, so that all who watch share it.
+    pub(crate) fn protobuf(&self) -> Result<Bytes, ApiError> {
+        if let Some(envelope) = self.protobuf.get() {
+            return Ok(Bytes::clone(envelope));
+        }
+        let envelope = Bytes::from(crate::protobuf::seal(&self.value())?);
+        Ok(Bytes::clone(self.protobuf.get_or_init(|| Box::new(envelope))))
     }
 
     /// It as something that the server itself goes by; parsed at the first call.

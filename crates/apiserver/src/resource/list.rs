@@ -13,7 +13,8 @@ use stead_store::{PastError, Revision, Snapshot};
 
 use super::read::{go_package, view};
 use crate::options::{ListOptions, Version};
-use crate::respond::{self, Encoding, Form};
+use crate::protobuf;
+use crate::respond::{self, Encoding, Form, PROTOBUF};
 use crate::server::{Call, Inner};
 use crate::stored::{Stored, key};
 
@@ -51,6 +52,13 @@ pub(super) fn answer(call: &Call<'_>, page: &Page) -> Result<Response, ApiError>
         Form::Whole if encoding == Encoding::Json && call.kind.stored_as.is_none() => {
             Ok(respond::json_bytes(200, page.encode(call.kind)))
         }
+        Form::Whole if encoding == Encoding::Protobuf => {
+            let (api_version, kind) = (call.kind.api_version(), call.kind.kind);
+            let list_kind = format!("{kind}List");
+            let (list, item) = ((&*api_version, &*list_kind), (&*api_version, kind));
+            let list = protobuf::seal_list(list, &page.metadata(), item, views())?;
+            Ok(respond::bytes(200, PROTOBUF, list))
+        }
         Form::Whole => {
             let items = views()
                 .map(|mut item| {
@@ -63,6 +71,13 @@ pub(super) fn answer(call: &Call<'_>, page: &Page) -> Result<Response, ApiError>
                 .collect();
             let list = whole(call.kind.api_version(), format!("{}List", call.kind.kind), items);
             Ok(respond::value(200, encoding, &list))
+        }
+        Form::PartialMetadataList if encoding == Encoding::Protobuf => {
+            let items = views().map(|item| partial_metadata(&item));
+            let of = |kind| ("meta.k8s.io/v1", kind);
+            let (list, item) = (of("PartialObjectMetadataList"), of("PartialObjectMetadata"));
+            let list = protobuf::seal_list(list, &page.metadata(), item, items)?;
+            Ok(respond::bytes(200, PROTOBUF, list))
         }
         Form::PartialMetadataList => {
             let items = views().map(|item| partial_metadata(&item)).collect();

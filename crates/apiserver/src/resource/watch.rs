@@ -1,4 +1,5 @@
-//! Watches: a stream of events, one JSON object a line ("Efficient detection of changes").
+//! Watches: a stream of events, one JSON object a line, or one frame of protobuf ("Efficient
+//! detection of changes").
 //!
 //! A watch holds a cursor into the store's history and nothing else; where the client wants whole
 //! objects of the stored kind, what it is sent are the bytes that the store holds.
@@ -14,6 +15,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::registry::Kind;
+use stead_api::schema::watch_frame;
 use stead_api::table::{Include, partial_metadata, table};
 use stead_store::{Event, Revision, WatchError, Watcher};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
@@ -22,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::list::selects;
 use super::read::view;
 use crate::options::{ListOptions, Version};
-use crate::respond::{self, Form};
+use crate::protobuf;
+use crate::respond::{self, Encoding, Form};
 use crate::server::{ApiServer, Call};
 use crate::stored::{Stored, key};
 
@@ -53,12 +56,13 @@ pub(crate) async fn watch(server: &ApiServer, call: &Call<'_>) -> Result<Respons
     let mut renderer = Renderer {
         kind: call.kind,
         form: call.accepted.form,
+        encoding: call.accepted.encoding,
         columns_sent: false,
     };
     let mut pending = Vec::new();
     for (_, entry) in state.iter().flat_map(|state| state.prefix(&prefix)) {
         if selects(&options, &entry.value) {
-            pending.push(renderer.render("ADDED", &entry.value)?);
+            pending.push(renderer.first(&entry.value)?);
         }
     }
     if options.initial_events == Some(true) && options.bookmarks {
@@ -67,7 +71,7 @@ pub(crate) async fn watch(server: &ApiServer, call: &Call<'_>) -> Result<Respons
     let watcher = match store.watch(&prefix, after) {
         Ok(watcher) => Ok(watcher),
         Err(error) => {
-            pending.push(too_old(after, error.oldest));
+            pending.push(renderer.too_old(after, error.oldest));
             Err(())
         }
     };
@@ -85,7 +89,8 @@ pub(crate) async fn watch(server: &ApiServer, call: &Call<'_>) -> Result<Respons
         bookmarks,
         shutdown: server.inner.shutdown.clone(),
     };
-    Ok(respond::json_stream(body(pending, watching)))
+    let encoding = call.accepted.encoding;
+    Ok(respond::events(encoding, body(pending, watching)))
 }
 
 fn body(pending: Vec<Bytes>, watching: Watching) -> Body {
@@ -129,7 +134,7 @@ impl Watching {
                     }
                     Err(WatchError::Closed) => return None,
                     Err(WatchError::Compacted(error)) => {
-                        let line = too_old(watcher.revision(), error.oldest);
+                        let line = self.renderer.too_old(watcher.revision(), error.oldest);
                         self.watcher = None;
                         return Some(line);
                     }
@@ -149,7 +154,7 @@ impl Watching {
             match self.line(event) {
                 Ok(Some(line)) => lines.push(line),
                 Ok(None) => {}
-                Err(error) => lines.push(error_line(&error)),
+                Err(error) => lines.push(self.renderer.error(&error)),
             }
         }
         if lines.len() == 1 {
@@ -181,6 +186,7 @@ impl Watching {
 struct Renderer {
     kind: &'static Kind,
     form: Form,
+    encoding: Encoding,
     /// A table's columns are sent with its first row only.
     columns_sent: bool,
 }
@@ -190,8 +196,20 @@ impl Renderer {
         self.form == Form::Whole && self.kind.stored_as.is_none()
     }
 
+    /// An object that is there when the watch begins.
+    fn first(&mut self, object: &Stored) -> Result<Bytes, ApiError> {
+        if self.as_stored() && self.encoding != Encoding::Protobuf {
+            return Ok(object.event("ADDED"));
+        }
+        self.line("ADDED", &view(self.kind, object))
+    }
+
+    /// An object that was written since.
     fn render(&mut self, event_type: &str, object: &Stored) -> Result<Bytes, ApiError> {
         if self.as_stored() {
+            if self.encoding == Encoding::Protobuf {
+                return Ok(watch_frame(event_type, &object.protobuf()?).into());
+            }
             return Ok(if event_type == "MODIFIED" {
                 object.modified()
             } else {
@@ -202,7 +220,7 @@ impl Renderer {
     }
 
     fn deleted(&mut self, object: &Stored, revision: Revision) -> Result<Bytes, ApiError> {
-        if self.as_stored() {
+        if self.as_stored() && self.encoding != Encoding::Protobuf {
             return Ok(object.deleted(revision));
         }
         let mut value = view(self.kind, object);
@@ -219,7 +237,28 @@ impl Renderer {
                 self.table([object], json!({"resourceVersion": version}), include)?
             }
         };
-        Ok(event_line(event_type, &shown))
+        self.event(event_type, &shown)
+    }
+
+    fn event(&self, event_type: &str, shown: &Value) -> Result<Bytes, ApiError> {
+        Ok(match self.encoding {
+            Encoding::Protobuf => watch_frame(event_type, &protobuf::seal(shown)?).into(),
+            _ => event_line(event_type, shown),
+        })
+    }
+
+    fn error(&self, error: &ApiError) -> Bytes {
+        // A status always has a form.
+        self.event("ERROR", &error.to_status()).unwrap_or_default()
+    }
+
+    /// The event that sends a client back to list.
+    fn too_old(&self, wanted: Revision, oldest: Revision) -> Bytes {
+        self.error(&ApiError::expired(format!(
+            "too old resource version: {} ({})",
+            wanted.get(),
+            oldest.get()
+        )))
     }
 
     fn table<'o>(
@@ -252,26 +291,12 @@ impl Renderer {
                 return event_line("BOOKMARK", &table);
             }
         };
-        event_line(
-            "BOOKMARK",
-            &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
-        )
+        let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
+        // An object of nothing but metadata has a form in every kind.
+        self.event("BOOKMARK", &object).unwrap_or_default()
     }
 }
 
 fn event_line(event_type: &str, object: &Value) -> Bytes {
     format!("{{\"type\":\"{event_type}\",\"object\":{object}}}\n").into()
-}
-
-fn error_line(error: &ApiError) -> Bytes {
-    event_line("ERROR", &error.to_status())
-}
-
-/// The event that sends a client back to list.
-fn too_old(wanted: Revision, oldest: Revision) -> Bytes {
-    error_line(&ApiError::expired(format!(
-        "too old resource version: {} ({})",
-        wanted.get(),
-        oldest.get()
-    )))
 }

@@ -173,6 +173,6 @@ async fn read(response: Response<Body>, lines: Option<usize>) -> Result<Answered
     Ok(Answered {
         code: parts.status.as_u16(),
         headers: parts.headers,
-        body: String::from_utf8(bytes)?,
+        body: String::from_utf8_lossy(&bytes).into_owned(),
     })
 }

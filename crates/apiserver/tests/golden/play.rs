@@ -112,6 +112,8 @@ impl Step {
                 json!({"events": events})
             }
             None if answered.body.is_empty() => Value::Null,
+            // What follows was not recorded.
+            None if answered.body.starts_with("k8s\0") => json!({"raw": "k8s\\0…"}),
             None => serde_json::from_str(&answered.body).unwrap_or_else(|_| json!({"raw": answered.body})),
         };
         for (name, path) in &self.save {
