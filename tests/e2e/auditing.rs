@@ -94,7 +94,8 @@ fn audited(machine: &Machine) -> Result<()> {
     );
     ensure!(of("list", "secrets")?["requestObject"].is_null());
     ensure!(of("list", "pods").is_err());
-    cluster.delete()
+    cluster.delete()?;
+    fs::remove_file(policy).context("remove the policy")
 }
 
 const TOKEN: &str = "{apiVersion: v1, kind: Secret, type: bootstrap.kubernetes.io/token, \

@@ -1,5 +1,5 @@
-//! What every cluster has from its start: the system's namespaces, and the `kubernetes` Service
-//! with the server's own address behind it.
+//! What every cluster has from its start: the system's namespaces and priority classes, and the
+//! `kubernetes` Service with the server's own address behind it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use stead_api::kinds::priority_class::SYSTEM;
 use stead_api::kinds::rbac::GROUP;
 use tower::ServiceExt as _;
 
@@ -46,6 +47,17 @@ impl ApiServer {
                 self.ensure("/api/v1/namespaces", name, namespace, false).await?;
             }
             self.ensure_policy().await?;
+            for (name, value, description) in SYSTEM {
+                let class = json!({
+                    "apiVersion": "scheduling.k8s.io/v1",
+                    "kind": "PriorityClass",
+                    "metadata": {"name": name},
+                    "value": value,
+                    "description": description,
+                });
+                self.ensure("/apis/scheduling.k8s.io/v1/priorityclasses", name, class, false)
+                    .await?;
+            }
             let endpoint = &addresses.endpoint;
             self.ensure(
                 "/api/v1/namespaces/default/services",

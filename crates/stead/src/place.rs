@@ -150,7 +150,7 @@ impl Place {
     }
 
     /// Everything in the data directory that is ours.
-    pub(crate) fn parts(&self) -> [PathBuf; 10] {
+    pub(crate) fn parts(&self) -> [PathBuf; 12] {
         [
             self.runtime(),
             self.kubelet(),
@@ -160,6 +160,8 @@ impl Place {
             self.pki(),
             self.log(),
             self.log().with_extension("log.1"),
+            self.audit_log(),
+            self.audit_log().with_extension("log.1"),
             self.server_lock(),
             // Last: as long as it is there, what is left can be deleted.
             self.cluster(),

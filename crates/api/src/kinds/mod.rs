@@ -26,6 +26,7 @@ mod persistent_volume;
 mod replica_set;
 mod resources;
 mod review;
+mod runtime_class;
 mod same;
 mod secret;
 mod service_account;
@@ -37,6 +38,7 @@ pub mod binding;
 mod claim_templates;
 pub mod persistent_volume_claim;
 pub mod pod;
+pub mod priority_class;
 pub mod rbac;
 pub mod scale;
 pub mod service;
@@ -89,10 +91,12 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &ingress_class::KIND,
         &ingress::KIND,
         &network_policy::KIND,
+        &runtime_class::KIND,
         &rbac::ROLE,
         &rbac::BINDING,
         &rbac::CLUSTER_ROLE,
         &rbac::CLUSTER_BINDING,
+        &priority_class::KIND,
         &storage_class::KIND,
     ]
 }

@@ -1,11 +1,13 @@
 //! Admission: what the server adds to objects and refuses beyond their own checks.
 //!
 //! The built-in plugins of upstream that this release needs: NamespaceLifecycle, ServiceAccount,
-//! DefaultTolerationSeconds, Priority, DefaultStorageClass, StorageObjectInUseProtection,
+//! DefaultTolerationSeconds, Priority, RuntimeClass, DefaultStorageClass, StorageObjectInUseProtection,
 //! PersistentVolumeClaimResize, NodeRestriction. See "Admission Control in Kubernetes".
 
 pub(crate) mod nodes;
 mod pods;
+mod priority;
+mod runtime_class;
 mod storage;
 pub(crate) mod webhook;
 
@@ -26,6 +28,7 @@ pub(crate) fn mutate_create(call: &Call<'_>, object: &mut Value) -> Result<(), A
         ("", "pods") => pods::admit_create(call, object),
         ("", "persistentvolumeclaims") => storage::admit_claim(call, object),
         ("", "persistentvolumes") => storage::protect(object, storage::VOLUME_PROTECTION),
+        ("scheduling.k8s.io", "priorityclasses") => priority::admit_class(call, object),
         _ => Ok(()),
     }
 }
@@ -42,6 +45,7 @@ pub(crate) fn mutate_update(call: &Call<'_>, object: &mut Value, _old: &Value) -
 pub(crate) fn check_update(call: &Call<'_>, object: &Value, old: &Value) -> Result<(), ApiError> {
     match (call.kind.group, call.kind.plural) {
         ("", "persistentvolumeclaims") => storage::check_growth(call, object, old),
+        ("scheduling.k8s.io", "priorityclasses") => priority::admit_class(call, object),
         _ => Ok(()),
     }
 }
@@ -86,13 +90,37 @@ pub(crate) fn check_delete(call: &Call<'_>, name: &str) -> Result<(), ApiError> 
             "this namespace may not be deleted",
         ));
     }
-    Ok(())
+    match (call.kind.group, call.kind.plural) {
+        ("scheduling.k8s.io", "priorityclasses") => priority::check_delete(name),
+        _ => Ok(()),
+    }
 }
 
 /// An object of the core group.
 fn find(call: &Call<'_>, plural: &str, namespace: &str, name: &str) -> Option<(String, Stored)> {
-    let kind = call.server.registry.resource("", "v1", plural)?;
+    find_in(call, ("", "v1", plural), namespace, name)
+}
+
+/// An object of a resource, which group, version and plural name.
+fn find_in(
+    call: &Call<'_>,
+    (group, version, plural): (&str, &str, &str),
+    namespace: &str,
+    name: &str,
+) -> Option<(String, Stored)> {
+    let kind = call.server.registry.resource(group, version, plural)?;
     let object_key = key::object(kind, namespace, name);
     let entry = call.server.store.get(&object_key)?;
     Some((object_key, entry.value))
+}
+
+/// All objects of a resource.
+fn all(call: &Call<'_>, (group, version, plural): (&str, &str, &str)) -> Vec<Value> {
+    let Some(kind) = call.server.registry.resource(group, version, plural) else {
+        return Vec::new();
+    };
+    let snapshot = call.server.store.snapshot();
+    let prefix = key::prefix(kind, "");
+    let objects = snapshot.prefix(&prefix);
+    objects.map(|(_, entry)| entry.value.value()).collect()
 }

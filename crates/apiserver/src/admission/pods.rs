@@ -1,10 +1,10 @@
-//! Admission of pods: their service account and its token, tolerations, priority.
+//! Admission of pods: their service account and its token, tolerations; what their classes say.
 
 use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::meta;
 
-use super::find;
+use super::{find, priority, runtime_class};
 use crate::resource::random_suffix;
 use crate::server::Call;
 
@@ -26,7 +26,8 @@ pub(super) fn admit_create(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiEr
         service_account(call, pod)?;
     }
     default_tolerations(pod);
-    priority(pod)
+    priority::admit_pod(call, pod)?;
+    runtime_class::admit_pod(call, pod)
 }
 
 fn service_account(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiError> {
@@ -137,32 +138,6 @@ pub(super) fn default_tolerations(pod: &mut Value) {
             }));
         }
     }
-}
-
-/// The priority of the pod's class; only the system's own classes are served yet.
-fn priority(pod: &mut Value) -> Result<(), ApiError> {
-    let class = pod["spec"]["priorityClassName"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    let value = match class.as_str() {
-        "" => 0,
-        "system-node-critical" => 2_000_001_000,
-        "system-cluster-critical" => 2_000_000_000,
-        other => {
-            let why = format!("no PriorityClass with name {other} was found");
-            return Err(ApiError::forbidden("", "pods", meta::name(pod), &why));
-        }
-    };
-    if let Some(given) = pod["spec"]["priority"].as_i64().filter(|given| *given != value) {
-        let why = format!(
-            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
-        );
-        return Err(ApiError::forbidden("", "pods", meta::name(pod), &why));
-    }
-    pod["spec"]["priority"] = value.into();
-    pod["spec"]["preemptionPolicy"] = "PreemptLowerPriority".into();
-    Ok(())
 }
 
 #[cfg(test)]

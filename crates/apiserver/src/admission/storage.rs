@@ -6,9 +6,10 @@ use stead_api::error::ApiError;
 use stead_api::meta;
 use stead_api::quantity::Quantity;
 
+use super::{all, find_in};
 use crate::server::Call;
-use crate::stored::key;
 
+const CLASSES: (&str, &str, &str) = ("storage.k8s.io", "v1", "storageclasses");
 /// Keeps a claim while a pod uses it.
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Keeps a volume while a claim is bound to it.
@@ -73,22 +74,13 @@ pub(super) fn check_growth(call: &Call<'_>, claim: &Value, old: &Value) -> Resul
 }
 
 fn allows_expansion(call: &Call<'_>, class: &str) -> bool {
-    let registry = &call.server.registry;
-    let kind = registry.resource("storage.k8s.io", "v1", "storageclasses");
-    let entry = kind.and_then(|kind| call.server.store.get(&key::object(kind, "", class)));
-    entry.is_some_and(|entry| entry.value.value()["allowVolumeExpansion"] == true)
+    find_in(call, CLASSES, "", class).is_some_and(|(_, class)| class.value()["allowVolumeExpansion"] == true)
 }
 
 /// The newest of the classes that are marked as default.
 fn default_class(call: &Call<'_>) -> Option<String> {
-    let kind = call
-        .server
-        .registry
-        .resource("storage.k8s.io", "v1", "storageclasses")?;
-    let snapshot = call.server.store.snapshot();
-    let prefix = key::prefix(kind, "");
-    let classes = snapshot.prefix(&prefix).map(|(_, entry)| entry.value.value());
-    classes
+    all(call, CLASSES)
+        .into_iter()
         .filter(|class| class["metadata"]["annotations"][DEFAULT_CLASS] == "true")
         .max_by_key(|class| meta::text(class, "creationTimestamp").to_owned())
         .map(|class| meta::name(&class).to_owned())

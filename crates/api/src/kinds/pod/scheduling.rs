@@ -251,7 +251,7 @@ fn add_values(
 }
 
 /// Checks tolerations.
-pub(super) fn validate_tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors) {
     for (at, toleration) in tolerations.iter().enumerate() {
         let path = path.index(at);
         let (key, value) = (text(&toleration.key), text(&toleration.value));
