@@ -68,7 +68,7 @@ async fn all(access: &Access, time: Duration, seed: u64) -> Result<()> {
         };
         let written = writer.write(until).await;
         written.with_context(|| format!("writer {number}"))?;
-        Ok(writer.requests)
+        anyhow::Ok(writer.requests)
     });
     let write = async {
         let requests = try_join_all(writers).await?;
