@@ -234,7 +234,7 @@ mod tests {
             .err()
             .expect("no place");
         assert_eq!((refused.code, refused.reason.as_ref()), (429, "TooManyRequests"));
-        let scheduler = user("system:kube-scheduler");
+        let scheduler = Identity::part("system:kube-scheduler", [""; 0]);
         assert!(
             fairness
                 .enter(&scheduler, &headers)
