@@ -9,6 +9,8 @@ mod autoscaler;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
@@ -18,18 +20,23 @@ mod ingress_class;
 mod ip;
 mod job;
 mod lease;
+mod limit_range;
 mod namespace;
 mod network_policy;
 mod node;
 mod node_selector;
 mod persistent_volume;
+mod pod_template;
 mod replica_set;
+mod replication_controller;
+mod resource_quota;
 mod resources;
 mod review;
 mod runtime_class;
 mod same;
 mod secret;
 mod service_account;
+mod volume_attachment;
 mod volume_source;
 mod webhook;
 mod workload;
@@ -61,17 +68,22 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &config_map::KIND,
         &endpoints::KIND,
         &event::CORE_KIND,
+        &limit_range::KIND,
         &namespace::KIND,
         &node::KIND,
         &persistent_volume::KIND,
         &persistent_volume_claim::KIND,
         &pod::KIND,
+        &pod_template::KIND,
+        &replication_controller::KIND,
+        &resource_quota::KIND,
         &secret::KIND,
         &service::KIND,
         &service_account::KIND,
         &webhook::MUTATING,
         &webhook::VALIDATING,
         &controller_revision::KIND,
+        &daemon_set::KIND,
         &deployment::KIND,
         &replica_set::KIND,
         &stateful_set::KIND,
@@ -97,7 +109,12 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &rbac::CLUSTER_ROLE,
         &rbac::CLUSTER_BINDING,
         &priority_class::KIND,
+        &csi::DRIVER,
+        &csi::NODE,
+        &csi::CAPACITY,
         &storage_class::KIND,
+        &volume_attachment::KIND,
+        &volume_attachment::CLASS,
     ]
 }
 

@@ -83,7 +83,8 @@ pub(crate) fn is_huge_pages(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
 }
 
-fn is_overcommitted(name: &str) -> bool {
+/// Whether more of a resource may be promised than there is.
+pub(crate) fn is_overcommitted(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
@@ -138,6 +139,37 @@ fn validate_name(name: &str, path: &Path, errors: &mut Errors) -> bool {
         return false;
     }
     true
+}
+
+/// Checks the name of a resource that a quota counts.
+pub(crate) fn validate_quota_name(name: &str, path: &Path, errors: &mut Errors) {
+    validate_name(name, path, errors);
+    let is_counted = CONTAINER_RESOURCES.contains(&name)
+        || QUOTA_RESOURCES.contains(&name)
+        || is_huge_pages(name)
+        || name.strip_prefix("requests.").is_some_and(is_huge_pages);
+    if !name.contains('/') && !is_counted {
+        errors.invalid(path, name, "must be a standard resource for quota");
+    }
+}
+
+/// Checks the name of what a LimitRange is about: one of the known, or one with a domain.
+pub(crate) fn validate_kind_name(name: &str, known: &[&str], path: &Path, errors: &mut Errors) {
+    let objections = names::qualified_name(name);
+    if !objections.is_empty() {
+        errors.invalid_each(path, name, objections);
+    } else if !name.contains('/') && !known.contains(&name) {
+        errors.invalid(path, name, "must be a standard limit type or fully qualified");
+    }
+}
+
+/// Checks the name of a resource that a LimitRange limits. `of` is its type.
+pub(crate) fn validate_named(name: &str, of: &str, path: &Path, errors: &mut Errors) {
+    if of == "Pod" || of == "Container" {
+        validate_container_name(name, path, errors);
+    } else {
+        validate_name(name, path, errors);
+    }
 }
 
 fn validate_container_name(name: &str, path: &Path, errors: &mut Errors) {
