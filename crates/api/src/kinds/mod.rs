@@ -42,6 +42,7 @@ pub mod priority_class;
 pub mod rbac;
 pub mod scale;
 pub mod service;
+pub mod signing_request;
 pub mod stateful_set;
 pub mod storage_class;
 
@@ -85,6 +86,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &autoscaler::V1_KIND,
         &cron_job::KIND,
         &job::KIND,
+        &signing_request::KIND,
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,
