@@ -10,6 +10,7 @@ mod config_map;
 mod controller_revision;
 mod cron_job;
 mod deployment;
+mod disruption_budget;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -94,6 +95,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &ingress::KIND,
         &network_policy::KIND,
         &runtime_class::KIND,
+        &disruption_budget::KIND,
         &rbac::ROLE,
         &rbac::BINDING,
         &rbac::CLUSTER_ROLE,

@@ -2,6 +2,7 @@
 //! finalize; and those that a pod's node answers.
 
 mod bind;
+mod budget;
 mod evict;
 mod node;
 mod proxy;
