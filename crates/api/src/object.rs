@@ -38,6 +38,9 @@ pub trait ApiObject: Serialize + DeserializeOwned {
     /// Checks what an update of the status changes.
     fn validate_status_update(&self, _old: &Self, _errors: &mut Errors) {}
 
+    /// Checks what an update of the approval changes, where that is a part of its own.
+    fn validate_approval_update(&self, _old: &Self, _errors: &mut Errors) {}
+
     /// What to warn the client of, on create and update.
     fn warnings(&self, _old: Option<&Self>) -> Vec<String> {
         Vec::new()
@@ -66,6 +69,7 @@ pub struct Logic {
     pub validate: fn(&Value, &mut Errors) -> Result<(), NotOfKind>,
     pub validate_update: fn(&Value, &Value, &mut Errors) -> Result<(), NotOfKind>,
     pub validate_status_update: fn(&Value, &Value, &mut Errors) -> Result<(), NotOfKind>,
+    pub validate_approval_update: fn(&Value, &Value, &mut Errors) -> Result<(), NotOfKind>,
     pub warnings: fn(&Value, Option<&Value>) -> Result<Vec<String>, NotOfKind>,
     pub row: fn(&Value, Timestamp) -> Result<Vec<Value>, NotOfKind>,
 }
@@ -94,6 +98,10 @@ impl Logic {
             },
             validate_status_update: |value, old, errors| {
                 read::<T>(value)?.validate_status_update(&read(old)?, errors);
+                Ok(())
+            },
+            validate_approval_update: |value, old, errors| {
+                read::<T>(value)?.validate_approval_update(&read(old)?, errors);
                 Ok(())
             },
             warnings: |value, old| Ok(read::<T>(value)?.warnings(old.map(read).transpose()?.as_ref())),

@@ -43,10 +43,24 @@ impl Kind {
 
     /// What is wrong with an update of an object's status.
     pub fn validate_status_update(&self, new: &Value, old: &Value) -> Result<Errors, NotOfKind> {
+        self.validate_part(new, old, self.logic.validate_status_update)
+    }
+
+    /// What is wrong with an update of an object's approval.
+    pub fn validate_approval_update(&self, new: &Value, old: &Value) -> Result<Errors, NotOfKind> {
+        self.validate_part(new, old, self.logic.validate_approval_update)
+    }
+
+    fn validate_part(
+        &self,
+        new: &Value,
+        old: &Value,
+        check: fn(&Value, &Value, &mut Errors) -> Result<(), NotOfKind>,
+    ) -> Result<Errors, NotOfKind> {
         let mut errors = Errors::new();
         meta::validate_change(new, old, &mut errors);
         meta::validate_update(new, old, &mut errors);
-        (self.logic.validate_status_update)(new, old, &mut errors)?;
+        check(new, old, &mut errors)?;
         Ok(errors)
     }
 }

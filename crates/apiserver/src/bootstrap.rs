@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 
 use crate::authz::defaults;
 use crate::identity::{Identity, MASTERS, SERVER};
+use crate::pki::Pki;
 use crate::server::ApiServer;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -107,10 +108,15 @@ impl ApiServer {
         })
     }
 
-    /// Keeps house until the server is closed.
-    pub fn run<'a>(&'a self) -> BoxFuture<'a, ()> {
+    /// Keeps house until the server is closed: old events go, aggregated roles get their rules, and
+    /// approved requests their certificates.
+    pub fn run<'a>(&'a self, pki: &'a Pki) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            futures::join!(self.inner.expire_events(), self.aggregate_roles());
+            futures::join!(
+                self.inner.expire_events(),
+                self.aggregate_roles(),
+                self.sign_requests(pki)
+            );
         })
     }
 

@@ -8,7 +8,8 @@
 //! A server is a tower service ([`ApiServer::router`]), so that the parts of one process call it
 //! without a socket, through the same authorization as everyone else. Defaults, checks and tables
 //! are `stead-api`'s; durability, revisions and history are `stead-store`'s; this crate knows what
-//! HTTP makes of them. It runs no controller and holds no state of its own beside the store's.
+//! HTTP makes of them. It runs no controller, but for chores of
+//! its own objects ([`ApiServer::run`]), and holds no state of its own beside the store's.
 
 mod admission;
 pub mod audit;
@@ -35,6 +36,7 @@ mod respond;
 mod reviews;
 pub mod server;
 mod services;
+mod signing;
 mod stored;
 mod subresource;
 

@@ -137,6 +137,11 @@ impl Pki {
         &self.ca_pem
     }
 
+    /// What signs in the CA's name.
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// The key that signs service account tokens, PKCS#8 DER.
     pub fn token_key(&self) -> &[u8] {
         &self.token_key

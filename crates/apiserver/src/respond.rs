@@ -237,10 +237,15 @@ pub(crate) fn error(encoding: Encoding, error: &ApiError) -> Response<Body> {
             .headers_mut()
             .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
-    if error.code == 429 {
+    let seconds = match &error.details {
+        _ if error.code != 429 => None,
+        Some(details) => details["retryAfterSeconds"].as_u64(),
+        None => Some(1),
+    };
+    if let Some(seconds) = seconds {
         response
             .headers_mut()
-            .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+            .insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -7,6 +7,7 @@
 pub mod autoscaler;
 pub mod cronjob;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 mod hash;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
@@ -76,6 +77,8 @@ informers! {
     revisions: ControllerRevision,
     /// HorizontalPodAutoscalers.
     autoscalers: HorizontalPodAutoscaler,
+    /// PodDisruptionBudgets.
+    budgets: PodDisruptionBudget,
     /// Services.
     services: Service,
     /// Endpoints.

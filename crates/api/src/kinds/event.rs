@@ -111,6 +111,7 @@ const STRICT: Logic = Logic {
         Ok(())
     },
     validate_status_update: |_, _, _| Ok(()),
+    validate_approval_update: |_, _, _| Ok(()),
     warnings: |_, _| Ok(Vec::new()),
     row: |value, now| Ok(stored(value)?.row(now)),
 };

@@ -12,6 +12,7 @@ mod cron_job;
 mod csi;
 mod daemon_set;
 mod deployment;
+mod disruption_budget;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -49,6 +50,7 @@ pub mod priority_class;
 pub mod rbac;
 pub mod scale;
 pub mod service;
+pub mod signing_request;
 pub mod stateful_set;
 pub mod storage_class;
 
@@ -97,6 +99,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &autoscaler::V1_KIND,
         &cron_job::KIND,
         &job::KIND,
+        &signing_request::KIND,
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,
@@ -104,6 +107,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &ingress::KIND,
         &network_policy::KIND,
         &runtime_class::KIND,
+        &disruption_budget::KIND,
         &rbac::ROLE,
         &rbac::BINDING,
         &rbac::CLUSTER_ROLE,

@@ -2,12 +2,14 @@
 //!
 //! The built-in plugins of upstream that this release needs: NamespaceLifecycle, ServiceAccount,
 //! DefaultTolerationSeconds, Priority, RuntimeClass, DefaultStorageClass, StorageObjectInUseProtection,
-//! PersistentVolumeClaimResize, NodeRestriction. See "Admission Control in Kubernetes".
+//! PersistentVolumeClaimResize, NodeRestriction, CertificateApproval, CertificateSigning,
+//! CertificateSubjectRestriction. See "Admission Control in Kubernetes".
 
 pub(crate) mod nodes;
 mod pods;
 mod priority;
 mod runtime_class;
+pub(crate) mod signing;
 mod storage;
 pub(crate) mod webhook;
 
@@ -16,6 +18,7 @@ use stead_api::error::ApiError;
 use stead_api::meta;
 use stead_store::Revision;
 
+use crate::resource::Change;
 use crate::server::Call;
 use crate::stored::{Stored, key};
 
@@ -31,6 +34,27 @@ pub(crate) fn mutate_create(call: &Call<'_>, object: &mut Value) -> Result<(), A
         ("scheduling.k8s.io", "priorityclasses") => priority::admit_class(call, object),
         _ => Ok(()),
     }
+}
+
+/// Settles what nobody, webhooks neither, has a say in when an object is created.
+pub(crate) fn settle_create(call: &Call<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if signing::is_request(call.kind) {
+        signing::settle_create(call, object)?;
+    }
+    Ok(())
+}
+
+/// Refuses what somebody may not change in a part of an object.
+pub(crate) fn check_part(
+    call: &Call<'_>,
+    object: &Value,
+    old: &Value,
+    change: Change,
+) -> Result<(), ApiError> {
+    if signing::is_request(call.kind) {
+        signing::check_part(call, object, old, change)?;
+    }
+    Ok(())
 }
 
 /// Changes an update.

@@ -121,7 +121,7 @@ pub(crate) fn creation<'a>(call: &Call<'a>) -> Asked<'a> {
 /// What of which objects is written.
 fn of(kind: &Kind, change: Change) -> Of {
     let part = match change {
-        Change::Status => Part::Status,
+        Change::Status | Change::Approval => Part::Status,
         _ if kind.has_status() => Part::Main,
         _ => Part::Whole,
     };

@@ -8,6 +8,7 @@ use stead_api::registry::{Generation, Kind};
 use stead_api::{meta, schema};
 
 use super::write::{Change, broken};
+use crate::admission::signing;
 use crate::respond;
 use crate::server::Call;
 
@@ -153,7 +154,7 @@ pub(super) fn keep_parts(kind: &Kind, new: &mut Value, old: &Value, change: Chan
             }
         }
         Change::Main => {}
-        Change::Status => {
+        Change::Status | Change::Approval => {
             new.retain(|name, _| matches!(name.as_str(), "metadata" | "status"));
             for (name, value) in old {
                 if !matches!(name.as_str(), "metadata" | "status") {
@@ -178,7 +179,11 @@ pub(super) fn prepare_update(
     match change {
         Change::Main => (kind.logic.prepare_for_update)(new, old).map_err(broken)?,
         Change::Status => (kind.logic.prepare_for_status_update)(new, old).map_err(broken)?,
+        Change::Approval => signing::keep_certificate(new, old),
         Change::Finalize => {}
+    }
+    if matches!(change, Change::Status | Change::Approval) && signing::is_request(kind) {
+        signing::stamp(new, old)?;
     }
     normalize(kind, new);
     let changed = match kind.generation {

@@ -79,6 +79,8 @@ pub(crate) enum Change {
     Main,
     /// The status.
     Status,
+    /// The approval of a request for a certificate.
+    Approval,
     /// The finalizers of a namespace's content.
     Finalize,
 }
@@ -206,6 +208,7 @@ pub(crate) async fn create_object(
         }
         admission::nodes::check(call, Some(&new), None)?;
         authz::check_escalation(call, &new, None)?;
+        admission::settle_create(call, &mut new)?;
         prepare_create(kind, &mut new, warnings)?;
         note_creation(call, &mut new, options);
         if let Some(webhooks) = &webhooks {
@@ -287,6 +290,7 @@ pub(crate) async fn write_update(
         note_update(call, before, &mut new, change, options);
     }
     validate_update(call, &new, before, change)?;
+    admission::check_part(call, &new, before, change)?;
     if change == Change::Main {
         admission::check_update(call, &new, before)?;
         warnings.extend((kind.logic.warnings)(&new, Some(before)).map_err(broken)?);
@@ -346,6 +350,7 @@ fn validate_update(call: &Call<'_>, new: &Value, old: &Value, change: Change) ->
     let errors = match change {
         Change::Main | Change::Finalize => kind.validate_update(new, old),
         Change::Status => kind.validate_status_update(new, old),
+        Change::Approval => kind.validate_approval_update(new, old),
     };
     let errors = errors.map_err(broken)?;
     if errors.is_empty() {

@@ -1,5 +1,4 @@
-//! `pods/eviction`: a deletion that budgets may refuse ("API-initiated Eviction"). Budgets are not
-//! served yet, so none refuses.
+//! `pods/eviction`: a deletion that budgets may refuse ("API-initiated Eviction").
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::meta;
 
-use super::{decide, success};
+use super::{budget, decide, success};
 use crate::admission;
 use crate::body::{self, Expected};
 use crate::options::{DeleteOptions, FieldSource, FieldValidation, WriteOptions};
@@ -39,7 +38,9 @@ pub(super) async fn create(call: &Call<'_>, body: &Bytes) -> Result<Response, Ap
     let asked = &eviction["deleteOptions"];
     let mut delete = DeleteOptions::parse(&Query::default(), asked.is_object().then(|| asked.clone()))?;
     delete.dry_run |= options.dry_run;
-    admission::nodes::check(call, None, Some(&current(call)?.value()))?;
+    let pod = current(call)?.value();
+    admission::nodes::check(call, None, Some(&pod))?;
+    budget::ask(call, &pod, delete.dry_run).await?;
     if !delete.dry_run {
         mark(call).await?;
     }

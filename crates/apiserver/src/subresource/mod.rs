@@ -1,7 +1,8 @@
-//! Parts of objects that are resources of their own: status, scale, binding, eviction, token,
+//! Parts of objects that are resources of their own: status, approval, scale, binding, eviction, token,
 //! finalize; and those that a pod's node answers.
 
 mod bind;
+mod budget;
 mod evict;
 mod node;
 mod proxy;
@@ -27,6 +28,7 @@ use crate::server::{Call, not_allowed};
 pub(crate) async fn serve(call: &Call<'_>, verb: Verb, body: &Bytes) -> Result<Response, ApiError> {
     let change = match call.path.subresource.as_str() {
         "status" => Change::Status,
+        "approval" => Change::Approval,
         "finalize" => Change::Finalize,
         "scale" => return scale::serve(call, verb, body).await,
         "binding" => return bind::create(call, body).await,

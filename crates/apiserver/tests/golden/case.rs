@@ -17,6 +17,15 @@ pub(crate) struct Case {
     pub(crate) namespace: &'static str,
     pub(crate) steps: Vec<Step>,
     pub(crate) webhooks: Scripts,
+    /// Requests for certificates that it sends, by the names that stand for them.
+    pub(crate) requests: BTreeMap<String, Subject>,
+}
+
+/// Whom a certificate is asked for.
+#[derive(Deserialize)]
+pub(crate) struct Subject {
+    pub(crate) cn: String,
+    pub(crate) org: String,
 }
 
 /// A request and what is to come of it.
@@ -41,6 +50,8 @@ pub(crate) struct Step {
     pub(crate) keep_headers: Vec<String>,
     pub(crate) watch: Option<Watch>,
     pub(crate) wait_for: Option<WaitFor>,
+    /// What is asked for takes so long to be there, where the server itself does it.
+    pub(crate) after_seconds: f64,
     /// Only these elements of the list at a path are compared, by a key; see `discovery`.
     #[serde(skip)]
     pub(crate) only: Option<Only>,
@@ -107,6 +118,8 @@ struct Script {
     steps: Vec<Step>,
     #[serde(default)]
     webhook: Scripts,
+    #[serde(default)]
+    csr: BTreeMap<String, Subject>,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +134,7 @@ fn played(namespace: &'static str, script: Script) -> Case {
         namespace,
         steps: script.steps,
         webhooks: script.webhook,
+        requests: script.csr,
     }
 }
 
@@ -159,6 +173,7 @@ fn one_request(file: OneRequest) -> Case {
         namespace: GOLDEN,
         steps,
         webhooks: Scripts::new(),
+        requests: BTreeMap::new(),
     }
 }
 
@@ -204,6 +219,7 @@ fn table(mut file: Table) -> Case {
             ..Step::default()
         }],
         webhooks: Scripts::new(),
+        requests: BTreeMap::new(),
     }
 }
 
@@ -265,5 +281,6 @@ fn discovery(body: Value) -> Case {
             ..Step::default()
         }],
         webhooks: Scripts::new(),
+        requests: BTreeMap::new(),
     }
 }

@@ -24,7 +24,12 @@ pub(crate) async fn act(fixture: &Fixture, wait: &WaitFor, path: &str) -> Result
         ("metadata/deletionGracePeriodSeconds", _) => send(fixture, "DELETE", path, None).await.map(drop),
         (field, value) => match field.strip_prefix("status/") {
             Some(field) => {
-                let patch = json!({"status": {field: value}});
+                let mut patch = json!({"status": {field: value}});
+                if path.contains("/poddisruptionbudgets/") {
+                    // What else its controller writes of one pod, of which one must be there.
+                    patch["status"]["observedGeneration"] = 1.into();
+                    patch["status"]["desiredHealthy"] = value.clone();
+                }
                 let path = format!("{path}/status");
                 send(fixture, "PATCH", &path, Some(patch)).await.map(drop)
             }

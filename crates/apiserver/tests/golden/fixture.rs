@@ -5,8 +5,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use axum::body::Body;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt as _;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
 use stead_apiserver::authn::TokenKey;
 use stead_apiserver::bootstrap::Addresses;
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running server.
 pub(crate) struct Fixture {
     server: ApiServer,
+    pki: Pki,
     dir: TempDir,
 }
 
@@ -71,10 +75,15 @@ impl Fixture {
             dns: Ipv4Addr::new(10, 96, 0, 10),
         };
         server.bootstrap(&addresses).await?;
-        let fixture = Fixture { server, dir };
+        let fixture = Fixture { server, pki, dir };
         fixture.create("/api/v1/namespaces", namespace).await?;
         fixture.make_account(namespace).await?;
         Ok(fixture)
+    }
+
+    /// Does the server's own chores until it is closed.
+    pub(crate) async fn run(&self) {
+        self.server.run(&self.pki).await;
     }
 
     /// The webhooks of a case.
@@ -116,6 +125,20 @@ impl Fixture {
     pub(crate) async fn close(self) {
         self.server.close().await;
     }
+}
+
+/// A request for a certificate, as a field holds it.
+pub(crate) fn request(subject: &case::Subject) -> Result<String> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, subject.cn.as_str());
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, subject.org.as_str());
+    let pem = params.serialize_request(&KeyPair::generate()?)?.pem()?;
+    Ok(BASE64_STANDARD.encode(pem))
 }
 
 fn http_request(request: &case::Request) -> Result<Request<Body>> {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::case::{Answer, Case, Only, Request, Step};
 use crate::controllers;
 use crate::differences::Differences;
-use crate::fixture::{Answered, Fixture};
+use crate::fixture::{self, Answered, Fixture};
 use crate::hooks::Hooks;
 use crate::place;
 use crate::scrub::{self, Scrub};
@@ -26,7 +27,16 @@ pub(crate) fn check(name: &str, case: &Case, differences: &Differences) -> std::
         let hooks = hooks
             .await
             .map_err(|error| format!("start its webhooks: {error}"))?;
-        let result = play(name, case, differences, &fixture, &hooks).await;
+        let played = play(name, case, differences, &fixture, &hooks);
+        let result = if case.requests.is_empty() {
+            played.await
+        } else {
+            // The server itself signs.
+            tokio::select! {
+                result = played => result,
+                () = fixture.run() => Err("the server has ended".to_owned()),
+            }
+        };
         fixture.close().await;
         hooks
             .stop()
@@ -45,9 +55,16 @@ async fn play(
 ) -> std::result::Result<(), String> {
     let mut names = hooks.names.clone();
     names.insert("ns".to_owned(), case.namespace.to_owned());
+    for (name, subject) in &case.requests {
+        let request = fixture::request(subject).map_err(|error| format!("make a request: {error}"))?;
+        names.insert(name.clone(), request);
+    }
     let mut trouble = String::new();
     for (at, step) in case.steps.iter().enumerate() {
         let request = step.request.filled(&names);
+        if !case.requests.is_empty() {
+            tokio::time::sleep(Duration::from_secs_f64(step.after_seconds)).await;
+        }
         let shown = format!("step {at}: {} {}", request.method, request.path);
         let lines = step.watch.as_ref().map(|watch| watch.events);
         let answered = if request.method == "WEBHOOK" {

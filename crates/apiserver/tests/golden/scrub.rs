@@ -112,7 +112,9 @@ impl Scrub<'_> {
                     *value = "<node-port>".into();
                 }
                 ("token", Value::String(token)) if token.starts_with("eyJ") => *value = "<token>".into(),
-                ("caBundle", Value::String(_)) => *value = "<pem>".into(),
+                ("caBundle" | "certificate" | "status/certificate", Value::String(_)) => {
+                    *value = "<pem>".into()
+                }
                 _ => self.value(value),
             }
         }

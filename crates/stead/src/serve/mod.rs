@@ -182,7 +182,7 @@ impl Server {
         }
         tasks.spawn(memory::let_go(shutdown.clone()));
         let keeper = api.clone();
-        tasks.spawn(async move { keeper.run().await });
+        tasks.spawn(async move { keeper.run(&pki).await });
         registered.cancelled().await;
 
         if cluster.port != Some(address.port()) {

@@ -10,6 +10,7 @@ use stead_apiserver::pki::Pki;
 use stead_controllers::autoscaler::AutoscalersController;
 use stead_controllers::cronjob::CronJobsController;
 use stead_controllers::deployment::DeploymentsController;
+use stead_controllers::disruption::DisruptionController;
 use stead_controllers::endpoints::EndpointsController;
 use stead_controllers::garbage::GarbageCollector;
 use stead_controllers::inventory::Inventory;
@@ -135,6 +136,12 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             &informers,
             &inventory,
             recorder(&manager, "horizontal-pod-autoscaler", None),
+        )
+        .run(shutdown.clone()),
+        DisruptionController::new(
+            manager.clone(),
+            &informers,
+            recorder(&manager, "controllermanager", None),
         )
         .run(shutdown.clone()),
         GarbageCollector::new(

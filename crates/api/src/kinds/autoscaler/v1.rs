@@ -45,6 +45,7 @@ const LOGIC: Logic = Logic {
         stored(value)?.validate_status_update(&stored(old)?, errors);
         Ok(())
     },
+    validate_approval_update: |_, _, _| Ok(()),
     warnings: |_, _| Ok(Vec::new()),
     row: |value, now| Ok(stored(value)?.row(now)),
 };
