@@ -271,7 +271,7 @@ fn hook_fails(helm: &Helm<'_>) -> Result<()> {
     let rest = helm.kubectl("get sts,jobs -o name")?;
     ensure!(rest.is_empty(), "{rest}");
     helm.ok("upgrade --install one CHART --set fails=false AND WAIT")?;
-    helm.history("one", &["failed", "deployed"])?;
+    helm.history("one", &["superseded", "deployed"])?;
     helm.remove("one")
 }
 

@@ -77,7 +77,8 @@ func TestSetsAreMadeScaledAndDeleted(t *testing.T) {
 	scale, err := sets.GetScale(s.ctx, "web", metav1.GetOptions{})
 	s.must(err)
 	s.is(scale.Spec.Replicas == 1 && scale.Status.Selector == "app=web", "%+v", scale)
-	scale.Spec.Replicas = 2
+	// The set's status may be written meanwhile: any version will do.
+	scale.Spec.Replicas, scale.ResourceVersion = 2, ""
 	scale, err = sets.UpdateScale(s.ctx, "web", &autoscalingv1.Scale{
 		ObjectMeta: scale.ObjectMeta, Spec: scale.Spec,
 	}, metav1.UpdateOptions{})

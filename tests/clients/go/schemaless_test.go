@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/scale"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/retry"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 )
@@ -172,13 +173,18 @@ func TestScalesAreReachedWithoutTheKind(t *testing.T) {
 		dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(s.client.Discovery()))
 	s.must(err)
 	client := scales.Scales(s.namespace)
-	seen, err := client.Get(s.ctx, statefulSets.GroupResource(), "web", metav1.GetOptions{})
-	s.must(err)
-	s.is(seen.Spec.Replicas == 0, "%+v", seen)
-	seen.Spec.Replicas = 1
-	seen, err = client.Update(s.ctx, statefulSets.GroupResource(), seen, metav1.UpdateOptions{})
-	s.must(err)
-	seen, err = client.Patch(s.ctx, statefulSets, "web", types.MergePatchType, []byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{})
+	// The set's status is written meanwhile.
+	s.must(retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		seen, err := client.Get(s.ctx, statefulSets.GroupResource(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		s.is(seen.Spec.Replicas == 0, "%+v", seen)
+		seen.Spec.Replicas = 1
+		_, err = client.Update(s.ctx, statefulSets.GroupResource(), seen, metav1.UpdateOptions{})
+		return err
+	}))
+	seen, err := client.Patch(s.ctx, statefulSets, "web", types.MergePatchType, []byte(`{"spec":{"replicas":0}}`), metav1.PatchOptions{})
 	s.must(err)
 	s.is(seen.Spec.Replicas == 0, "%+v", seen)
 	raw := &autoscalingv1.Scale{}

@@ -36,6 +36,8 @@ test('sets are made, scaled and deleted', async () => {
     await ready(1);
     const scale = await apps.readNamespacedStatefulSetScale(web);
     scale.spec.replicas = 2;
+    // The set's status may be written meanwhile: any version will do.
+    delete scale.metadata.resourceVersion;
     await apps.replaceNamespacedStatefulSetScale({ ...web, body: scale });
     await ready(2);
     const claims = await core.listNamespacedPersistentVolumeClaim(own);

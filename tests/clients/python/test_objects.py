@@ -58,6 +58,8 @@ class Objects(Suite):
 
         scale = self.apps.read_namespaced_stateful_set_scale("web", self.namespace)
         scale.spec.replicas = 1
+        # The set's status may be written meanwhile: any version will do.
+        scale.metadata.resource_version = None
         self.apps.replace_namespaced_stateful_set_scale("web", self.namespace, scale)
         self.gone(lambda: self.core.read_namespaced_pod("web-1", self.namespace))
 
