@@ -276,10 +276,10 @@ fn hook_fails(helm: &Helm<'_>) -> Result<()> {
 }
 
 fn is_there(helm: &Helm<'_>) -> Result<()> {
-    helm.kubectl("create secret generic one")?;
+    helm.kubectl("create serviceaccount one")?;
     helm.fails("install one CHART AND WAIT")?
         .says(&["one", "exists and cannot be imported into the current release"])?;
-    helm.kubectl("delete secret one")?;
+    helm.kubectl("delete serviceaccount one")?;
     helm.ok("upgrade --install one CHART AND WAIT")?;
     helm.fails("install one CHART")?.says(&["in use"])?;
     helm.remove("one")
