@@ -132,6 +132,12 @@ labs: packages build helm ## the examples and the tutorial, as they stand, throu
 bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)
 	@cargo run --release --package stead-bench -- --json target/bench.json $(BENCH)
 
+FUZZ ?= 600
+
+.PHONY: fuzz
+fuzz: ## give what reads others' input arbitrary bytes, FUZZ=600 seconds each; "make unit" does so for seconds
+	@STEAD_FUZZ_SECONDS=$(FUZZ) STEAD_FUZZ_SEED=$$(date +%s) cargo test --release --workspace --test short
+
 .PHONY: test
 test: lint unit e2e ## all of these
 

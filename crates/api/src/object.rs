@@ -102,8 +102,21 @@ impl Logic {
     }
 }
 
+/// What Go has for a time that was not given. It writes none; the typed form of conditions must have one.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+const LAST_TRANSITION: &str = "lastTransitionTime";
+
 /// A value as its type.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, NotOfKind> {
+    let given = |condition: &Value| !condition[LAST_TRANSITION].is_null() || !condition.is_object();
+    let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
+    if conditions.is_none_or(|conditions| conditions.iter().all(given)) {
+        return Ok(T::deserialize(value)?);
+    }
+    let mut value = value.clone();
+    for condition in conditions_of(&mut value).filter(|condition| !given(condition)) {
+        condition[LAST_TRANSITION] = NO_TIME.into();
+    }
     Ok(T::deserialize(value)?)
 }
 
@@ -112,5 +125,17 @@ pub(crate) fn edit<T: ApiObject>(value: &mut Value, edit: impl FnOnce(&mut T)) -
     let mut object: T = read(value)?;
     edit(&mut object);
     *value = serde_json::to_value(&object)?;
+    for condition in conditions_of(value).filter_map(Value::as_object_mut) {
+        if condition.get(LAST_TRANSITION).is_some_and(|at| at == NO_TIME) {
+            condition.remove(LAST_TRANSITION);
+        }
+    }
     Ok(())
+}
+
+fn conditions_of(value: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let conditions = value
+        .pointer_mut("/status/conditions")
+        .and_then(Value::as_array_mut);
+    conditions.into_iter().flatten()
 }

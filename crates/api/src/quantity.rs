@@ -240,8 +240,9 @@ impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let small = self.nanos.abs() < 1024 * NANO;
         match self.format {
-            Format::Binary if !small => {
-                let mut units = div_ceil(self.nanos, NANO);
+            // What is not whole is written exactly rather than as it was given.
+            Format::Binary if !small && !self.is_fractional() => {
+                let mut units = self.nanos / NANO;
                 let mut suffix = 0;
                 while units % 1024 == 0 && suffix + 1 < BINARY.len() {
                     units /= 1024;
@@ -296,7 +297,7 @@ mod tests {
             (".5", "500m"),
             ("5.", "5"),
             ("0.0000000001", "1n"),
-            ("1.0005Ki", "1025"),
+            ("1.0005Ki", "1024512m"),
             ("99999999999999999999", "9223372036854775807"),
             ("10Mi", "10Mi"),
             ("1n", "1n"),

@@ -1,12 +1,45 @@
 //! Times as the API writes them.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-/// Parses RFC 3339; the error is Go's.
+/// Parses RFC 3339, and none of the other forms that times have; the error is Go's. Years have four digits, also
+/// in UTC, so that what is written can be read again.
 pub fn parse(text: &str) -> Result<Timestamp, String> {
-    text.parse::<Timestamp>().map_err(|_| {
-        format!("parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\"")
-    })
+    let at = is_rfc3339(text).then(|| text.parse::<Timestamp>().ok()).flatten();
+    at.filter(|at| (0..=9999).contains(&at.to_zoned(TimeZone::UTC).year()))
+        .ok_or_else(|| {
+            format!(
+                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+            )
+        })
+}
+
+/// Whether a text has the shape of a time; its numbers may still be too large.
+fn is_rfc3339(text: &str) -> bool {
+    let Some((time, rest)) = text.split_at_checked("2006-01-02T15:04:05".len()) else {
+        return false;
+    };
+    let fraction = rest
+        .strip_prefix('.')
+        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let zone = match fraction {
+        Some(zone) if zone.len() + 1 < rest.len() => zone,
+        _ => rest,
+    };
+    // There are no leap seconds.
+    let is_leap = time.ends_with("60");
+    has_shape(time, "0000-00-00T00:00:00") && !is_leap && (zone == "Z" || has_shape(zone, "+00:00"))
+}
+
+/// Whether a text has digits where the shape has zeros, a sign for a plus, and all else as it is there.
+fn has_shape(text: &str, shape: &str) -> bool {
+    let fits = |(found, wanted): (u8, u8)| match wanted {
+        b'0' => found.is_ascii_digit(),
+        b'+' => matches!(found, b'+' | b'-'),
+        _ => found == wanted,
+    };
+    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(fits)
 }
 
 /// To the second, in UTC, as `metav1.Time`.
@@ -127,6 +160,19 @@ mod tests {
         let at = parse("2026-01-02T03:04:05.123456+01:00").expect("a time");
         assert_eq!(rfc3339(at), "2026-01-02T02:04:05Z");
         assert_eq!(rfc3339_micro(at), "2026-01-02T02:04:05.123456Z");
+        for other in [
+            "2026-01-02 03:04:05Z",
+            "2026-01-02T03:04Z",
+            "2026-01-02T03:04:05",
+            "2026-01-02T03:04:05.Z",
+            "2026-01-02T03:04:05+0100",
+            "2026-01-02T03:04:05Z[UTC]",
+            "2016-12-31T23:59:60Z",
+            "-000009-01-01T00:00:00Z",
+            "0000-01-01T00:00:00+14:00",
+        ] {
+            assert!(parse(other).is_err(), "{other}");
+        }
         assert!(parse("yesterday").is_err_and(|error| error.starts_with("parsing time \"yesterday\"")));
     }
 }

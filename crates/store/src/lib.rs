@@ -42,6 +42,8 @@ mod disk;
 mod draft;
 mod entry;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod history;
 mod log;
 mod metrics;

@@ -15,6 +15,8 @@
 
 mod activity;
 mod connection;
+#[doc(hidden)]
+pub mod fuzz;
 mod inbox;
 mod outbox;
 pub mod portforward;

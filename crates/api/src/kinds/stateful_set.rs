@@ -40,7 +40,28 @@ pub(super) static KIND: Kind = Kind {
     )
 };
 
-const LOGIC: Logic = workload::logic::<StatefulSet>();
+const WORKLOAD: Logic = workload::logic::<StatefulSet>();
+const LOGIC: Logic = Logic {
+    set_defaults: |set| {
+        name_kind_of_templates(set);
+        (WORKLOAD.set_defaults)(set)
+    },
+    ..WORKLOAD
+};
+
+/// Claim templates are claims, whatever they call themselves; the typed form has no other.
+fn name_kind_of_templates(set: &mut Value) {
+    let templates = set.pointer_mut("/spec/volumeClaimTemplates");
+    let templates = templates.and_then(Value::as_array_mut);
+    for template in templates
+        .into_iter()
+        .flatten()
+        .filter(|template| template.is_object())
+    {
+        template["apiVersion"] = "v1".into();
+        template["kind"] = "PersistentVolumeClaim".into();
+    }
+}
 
 const UPDATE_FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
     'template', 'updateStrategy', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
@@ -407,6 +428,17 @@ mod tests {
         let mut errors = Errors::new();
         (KIND.logic.validate)(set, &mut errors).expect("a set");
         errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn claim_templates_are_claims_whatever_they_call_themselves() {
+        let set =
+            set(|set| set["spec"]["volumeClaimTemplates"] = json!([{"apiVersion": "v2", "kind": "Pod"}]));
+        let template = &set["spec"]["volumeClaimTemplates"][0];
+        assert_eq!(
+            (&template["apiVersion"], &template["kind"]),
+            (&json!("v1"), &json!("PersistentVolumeClaim"))
+        );
     }
 
     #[test]

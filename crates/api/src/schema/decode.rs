@@ -379,10 +379,11 @@ fn visit_string_map<'de, A: MapAccess<'de>>(
         context.path.push(Segment::Key(key.clone()));
         let value = map.next_value_seed(Seed { context, ty: element })?;
         context.path.pop();
-        let value = if value.is_null() {
-            zero(context.schema, element).unwrap_or_default()
-        } else {
-            value
+        let value = match (value, element) {
+            // Go has it null, and knows no difference.
+            (Value::Null, Type::List(_)) => Value::Array(Vec::new()),
+            (Value::Null, _) => zero(context.schema, element).unwrap_or_default(),
+            (value, _) => value,
         };
         object.insert(key, value);
     }

@@ -36,6 +36,7 @@ use http::{Request, Response};
 
 pub use exit::Exit;
 use exit::StatusForm;
+pub(crate) use size::read_all as read_sizes;
 pub use size::{Sizes, TerminalSize};
 
 use crate::connection::{Connection, HungUp, Timing};

@@ -56,6 +56,12 @@ impl Sizes {
     }
 }
 
+/// Reads all sizes in some bytes, until one is wrong or incomplete.
+pub(crate) fn read_all(bytes: &[u8]) {
+    let mut unread = bytes.to_vec();
+    while let Taken::Size(_) = take(&mut unread) {}
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Taken {
     Size(TerminalSize),

@@ -87,7 +87,7 @@ impl Inflater {
 }
 
 /// Takes an inflated block apart: a count, then so many names and values, each with its length before it.
-fn parse(mut block: &[u8]) -> Result<Headers, HeaderError> {
+pub(crate) fn parse(mut block: &[u8]) -> Result<Headers, HeaderError> {
     let count = take_number(&mut block)?;
     let mut headers = Vec::new();
     for _ in 0..count {

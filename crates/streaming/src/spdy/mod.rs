@@ -12,5 +12,5 @@ pub(crate) mod frame;
 mod headers;
 pub(crate) mod session;
 
-pub(crate) use headers::Headers;
+pub(crate) use headers::{Headers, parse as parse_headers};
 pub(crate) use session::Stream;
