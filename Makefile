@@ -144,10 +144,11 @@ test: lint unit e2e ## all of these
 ROUNDS ?= 500
 KILLS ?= 2000
 SIMULATE ?= 600
+CROWD ?= 120
 
 .PHONY: soak
-soak: packages build ## crashes and faults, for longer (ROUNDS=500 kills of the server, KILLS=2000 of the store, SIMULATE=600 seconds of StatefulSets)
-	@export STEAD_CHURN_ROUNDS=$(ROUNDS) STEAD_KILL_ROUNDS=$(KILLS)
+soak: packages build ## crashes and faults, for longer (ROUNDS=500 kills of the server, KILLS=2000 of the store, SIMULATE=600 seconds of StatefulSets, CROWD=120 seconds of 200 clients)
+	@export STEAD_CHURN_ROUNDS=$(ROUNDS) STEAD_KILL_ROUNDS=$(KILLS) STEAD_CROWD_SECONDS=$(CROWD)
 	# Other seeds each time; one that fails is named.
 	STEAD_SIM_SECONDS=$(SIMULATE) STEAD_SIM_SEED=$$(date +%s)000 \
 	    cargo test --release --workspace --exclude stead-tests simulation::seeds -- --nocapture

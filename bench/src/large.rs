@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::api::{Access, Api};
+use stead_tests::client::{Access, Api};
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -118,7 +118,7 @@ async fn mean_look(api: &mut Api, set: &str) -> Result<Duration> {
 
 /// How often the controller has looked at sets, and the seconds it took, of all.
 async fn looks(api: &mut Api) -> Result<(f64, f64)> {
-    let text = api.text("/metrics").await?;
+    let text = String::from_utf8(api.bytes("/metrics").await?.to_vec())?;
     let value = |what: &str| {
         let line = format!("workqueue_work_duration_seconds_{what}{{name=\"statefulset\"}} ");
         let value = text.lines().find_map(|found| found.strip_prefix(&line));

@@ -6,7 +6,6 @@
 
 #![allow(clippy::print_stdout, reason = "a program whose purpose is to print")]
 
-mod api;
 mod large;
 mod processes;
 mod sets;
@@ -19,9 +18,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::{Value, json};
 use stead_tests::artifacts::{self, Image};
+use stead_tests::client::Access;
 use stead_tests::{Cluster, Machine};
 
-use api::Access;
 use sets::{Hops, Shape};
 
 /// Measures stead.

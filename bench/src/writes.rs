@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::api::{Access, Api};
+use stead_tests::client::{Access, Api};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

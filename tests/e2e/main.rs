@@ -5,6 +5,7 @@ mod applying;
 mod churn;
 mod commands;
 mod crashes;
+mod crowd;
 mod deployments;
 mod disks;
 mod documents;
@@ -32,6 +33,7 @@ mod streams;
 mod updates;
 mod upstream;
 mod walk;
+mod watching;
 mod ways_in;
 
 use std::process::ExitCode;
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
         disks::TESTS,
         faults::TESTS,
     ];
-    let alone = [faults::HEAVY, slow_clients::TESTS, churn::TESTS];
+    let alone = [faults::HEAVY, slow_clients::TESTS, crowd::TESTS, churn::TESTS];
     stead_tests::main(&together.concat(), &alone.concat())
 }
 

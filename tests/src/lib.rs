@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod artifacts;
+pub mod client;
 mod cluster;
 pub mod console;
 pub mod kubectl;

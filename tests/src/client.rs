@@ -1,15 +1,15 @@
-//! A client of the API that adds as little as possible to what is measured: one connection, no caches.
+//! A client of the API over TLS that adds as little as possible to what is measured: one connection, no caches.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -23,14 +23,17 @@ use tokio_rustls::TlsConnector;
 
 /// Where the API is, and who asks.
 #[derive(Clone)]
-pub(crate) struct Access {
+pub struct Access {
     address: SocketAddr,
     tls: TlsConnector,
 }
 
 impl Access {
     /// As a kubeconfig with one cluster and one user says.
-    pub(crate) fn read(kubeconfig: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be read, or says nothing of them.
+    pub fn read(kubeconfig: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(kubeconfig).with_context(|| format!("read {kubeconfig:?}"))?;
         let config: Value = serde_saphyr::from_str(&text)?;
         let field = |pointer: &str| {
@@ -59,7 +62,10 @@ impl Access {
     }
 
     /// Opens a connection.
-    pub(crate) async fn connect(&self) -> Result<Api> {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn connect(&self) -> Result<Api> {
         let stream = TcpStream::connect(self.address)
             .await
             .context("connect to the API")?;
@@ -77,37 +83,72 @@ impl Access {
 }
 
 /// A connection to the API. One request at a time.
-pub(crate) struct Api {
+pub struct Api {
     sender: SendRequest<Full<Bytes>>,
     host: String,
 }
 
 impl Api {
     /// Asks; returns the answer, if it is a good one.
-    pub(crate) async fn ask(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-        let answer = self.send(method, path, body).await?.collect().await?.to_bytes();
-        serde_json::from_slice(&answer).with_context(|| format!("understand the answer of {path}"))
+    ///
+    /// # Errors
+    /// When there is none, or one with an error's code.
+    pub async fn ask(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let (code, answer) = self.answer(method.clone(), path, body).await?;
+        ensure!(code.is_success(), "{method} {path}: {code} {answer}");
+        Ok(answer)
     }
 
-    /// Asks for a text.
-    pub(crate) async fn text(&mut self, path: &str) -> Result<String> {
-        let answer = self.send(Method::GET, path, Vec::new()).await?;
+    /// Asks; returns the answer, whatever its code.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn answer(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value)> {
+        let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let (code, answer) = self.send(method, path, body).await?;
         let answer = answer.collect().await?.to_bytes();
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        let answer = serde_json::from_slice(&answer);
+        Ok((
+            code,
+            answer.with_context(|| format!("understand the answer of {path}"))?,
+        ))
+    }
+
+    /// Asks for a text, or anything else that is not to be understood.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn bytes(&mut self, path: &str) -> Result<Bytes> {
+        Ok(self.get(path).await?.collect().await?.to_bytes())
     }
 
     /// Follows changes.
-    pub(crate) async fn watch(mut self, path: &str) -> Result<Watch> {
-        let body = self.send(Method::GET, path, Vec::new()).await?;
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn watch(mut self, path: &str) -> Result<Watch> {
         Ok(Watch {
-            body,
+            body: self.get(path).await?,
             buffer: BytesMut::new(),
             _api: self,
         })
     }
 
-    async fn send(&mut self, method: Method, path: &str, body: Vec<u8>) -> Result<Incoming> {
+    async fn get(&mut self, path: &str) -> Result<Incoming> {
+        let (code, body) = self.send(Method::GET, path, Vec::new()).await?;
+        if !code.is_success() {
+            let why = body.collect().await?.to_bytes();
+            bail!("GET {path}: {code} {}", String::from_utf8_lossy(&why));
+        }
+        Ok(body)
+    }
+
+    async fn send(&mut self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Incoming)> {
         let content_type = match method {
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
@@ -126,20 +167,12 @@ impl Api {
             .await
             .with_context(|| format!("{method} {path}"))?;
         let (parts, body) = answer.into_parts();
-        if !parts.status.is_success() {
-            let why = body.collect().await?.to_bytes();
-            bail!(
-                "{method} {path}: {} {}",
-                parts.status,
-                String::from_utf8_lossy(&why)
-            );
-        }
-        Ok(body)
+        Ok((parts.status, body))
     }
 }
 
 /// Changes, as they come.
-pub(crate) struct Watch {
+pub struct Watch {
     body: Incoming,
     buffer: BytesMut,
     /// The connection lives as long as this.
@@ -148,20 +181,38 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// The next change: when it came, its type, and the object.
-    pub(crate) async fn next(&mut self) -> Result<(Instant, String, Value)> {
+    ///
+    /// # Errors
+    /// When the watch ends.
+    pub async fn next(&mut self) -> Result<(Instant, String, Value)> {
+        self.change().await?.context("the watch has ended")
+    }
+
+    /// The same; none when the server has ended the watch, as it does after a while.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn change(&mut self) -> Result<Option<(Instant, String, Value)>> {
+        let Some((at, line)) = self.line().await? else {
+            return Ok(None);
+        };
+        let mut event: Value = serde_json::from_slice(&line)?;
+        let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+        Ok(Some((at, kind.to_owned(), event["object"].take())))
+    }
+
+    /// The next change as it was sent; none when the server has ended the watch.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn line(&mut self) -> Result<Option<(Instant, BytesMut)>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end + 1);
-                let now = Instant::now();
-                let mut event: Value = serde_json::from_slice(&line)?;
-                let kind = event
-                    .pointer("/type")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned();
-                return Ok((now, kind, event["object"].take()));
+                return Ok(Some((Instant::now(), self.buffer.split_to(end + 1))));
             }
-            let frame = self.body.frame().await.context("the watch has ended")??;
+            let Some(frame) = self.body.frame().await.transpose()? else {
+                return Ok(None);
+            };
             if let Ok(bytes) = frame.into_data() {
                 self.buffer.extend_from_slice(&bytes);
             }
