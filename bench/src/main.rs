@@ -9,6 +9,7 @@
 mod large;
 mod processes;
 mod sets;
+mod stored;
 mod writes;
 
 use std::path::PathBuf;
@@ -176,6 +177,14 @@ fn measure(options: &Options) -> Result<Vec<Row>> {
         1.0,
         None,
     ));
+    let disk = writes::sync(cluster.data_dir(), 1000)?;
+    rows.push(row(
+        "the same, above the disk's own sync of 4 KiB",
+        alone.saturating_sub(disk).as_secs_f64() * 1000.0,
+        "ms",
+        2.0,
+        None,
+    ));
     let rate = inside(&machine, || writes::together(&access, 64, Duration::from_secs(5)))?;
     rows.push(row(
         "durable creates a second, 64 clients",
@@ -205,7 +214,50 @@ fn measure(options: &Options) -> Result<Vec<Row>> {
     }
     cluster.delete()?;
     machine.check_nothing_is_left()?;
+    rows.extend(with_many_objects()?);
     Ok(rows)
+}
+
+/// Of a cluster with 10,000 pods, and one with 1,000 watchers.
+fn with_many_objects() -> Result<Vec<Row>> {
+    const PODS: usize = 10_000;
+    const WATCHERS: usize = 1000;
+    let machine = Machine::new()?;
+    let cluster = Cluster::new(&machine, "data")?;
+    cluster.up()?;
+    let access = Access::read(cluster.kubeconfig())?;
+    let memory = || processes::pss(&cluster, cluster.server_pid()?);
+    let empty = memory()?;
+    inside(&machine, || stored::fill(&access, PODS))?;
+    // What was only needed to make them is given back.
+    std::thread::sleep(Duration::from_secs(10));
+    let full = memory()?;
+    let get = inside(&machine, || stored::get(&access, 2000))?;
+    let list = inside(&machine, || stored::list(&access, 9, PODS))?;
+    let told = inside(&machine, || stored::tell(&access, WATCHERS, 9))?;
+    cluster.delete()?;
+    machine.check_nothing_is_left()?;
+    let row = |what, found, unit, goal| Row {
+        what,
+        found,
+        unit,
+        goal,
+        kubernetes: None,
+    };
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let share = full.saturating_sub(empty) as f64 / PODS as f64;
+    Ok(vec![
+        row("get of one of 10,000 pods, p50", ms(get), "ms", 0.3),
+        row("list of 10,000 pods", ms(list), "ms", 150.0),
+        row(
+            "1,000 watchers, until the last has a change",
+            ms(told),
+            "ms",
+            50.0,
+        ),
+        row("memory (PSS) of a stored pod, of 10,000", share, "KiB", 12.0),
+        row("server with 10,000 pods, memory (PSS)", mib(full), "MiB", 200.0),
+    ])
 }
 
 /// From the command's start until it returns, which it does when the node is Ready.
