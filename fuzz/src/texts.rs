@@ -46,11 +46,7 @@ pub fn quantities(input: &[u8]) {
         .to_string()
         .parse()
         .expect("a quantity as it is written is one");
-    assert_eq!(
-        again.cmp(&first),
-        std::cmp::Ordering::Equal,
-        "{first} reads otherwise"
-    );
+    assert!((again - first).is_zero(), "{first} reads otherwise");
     assert_eq!(again.to_string(), first.to_string(), "the second time");
     let _ = (
         first.value(),
