@@ -91,6 +91,7 @@ fn start() -> Result<Server, Box<dyn std::error::Error>> {
         address: "127.0.0.1:6443".to_owned(),
         issuer: "https://kubernetes.default.svc".to_owned(),
         version: "0.0.0".to_owned(),
+        audit: None,
         more_metrics: String::new,
     };
     let pki = Pki::open_or_make(&dir.path().join("pki"))?;
