@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use super::exit::{self, Exit, StatusForm};
 use super::{OpenError, Session, Sizes, Streams};
@@ -12,7 +11,7 @@ use crate::connection::{Connection, Io, Timing};
 use crate::inbox::{Inbox, Input};
 use crate::outbox::Framing;
 use crate::websocket::channel::{self, Dialect, Encoding};
-use crate::websocket::{self, Channels};
+use crate::websocket::{self, Channels, Signs};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -43,11 +42,11 @@ pub(super) async fn open(
     let mut channels: Channels = vec![None; 5];
     channels[usize::from(STDIN)] = inbox(wanted.stdin);
     channels[usize::from(RESIZE)] = inbox(wanted.tty);
-    let pongs = Arc::new(Notify::new());
-    let connection = websocket::start(io, dialect, channels.clone(), timing.idle, Arc::clone(&pongs)).await;
+    let signs = Arc::new(Signs::default());
+    let connection = websocket::start(io, dialect, channels.clone(), timing.idle, Arc::clone(&signs)).await;
     let encoding = dialect.encoding;
     if dialect.ends {
-        until_it_reads(&connection, &pongs).await?;
+        until_it_reads(&connection, &signs).await?;
     } else {
         // Tells the client that the session stands, as the kubelet does.
         let greeting = channel::message(encoding, greeted(wanted), b"");
@@ -74,12 +73,14 @@ pub(super) async fn open(
 
 /// Waits until the client reads what it is sent. `kubectl` 1.31 to 1.33 begins that after it is connected, and
 /// throws away what came before, so that the output of a quick command could be lost. It makes its channels
-/// while it answers the first ping; by the second answer it has them.
-async fn until_it_reads(connection: &Connection, pongs: &Notify) -> Result<(), OpenError> {
+/// while it answers the first ping; by the second answer it has them. By the time that it says something on one,
+/// it has them all; and what it says may be so much that no answer comes through before a command reads it.
+async fn until_it_reads(connection: &Connection, signs: &Signs) -> Result<(), OpenError> {
     for _ in 0..2 {
         connection.outbox().ping().await.map_err(|_| OpenError::Closed)?;
         tokio::select! {
-            () = pongs.notified() => {}
+            () = signs.answered.notified() => {}
+            () = signs.spoke.notified() => return Ok(()),
             () = connection.closed().cancelled() => return Err(OpenError::Closed),
             () = tokio::time::sleep(PATIENCE_WITH_PONG) => return Ok(()),
         }
@@ -106,5 +107,49 @@ impl Ending {
         } else {
             channel::message(self.encoding, ERROR, &status)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures::SinkExt;
+    use tokio::time::Instant;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_much_to_say_is_not_waited_for() {
+        let (here, there) = tokio::io::duplex(1024);
+        let mut client = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
+        let client = tokio::spawn(async move {
+            let much = Message::Binary(vec![STDIN; 1 << 20].into());
+            client.send(much).await
+        });
+        let wanted = Streams {
+            stdin: true,
+            stdout: true,
+            ..Streams::default()
+        };
+        let dialect = Dialect {
+            encoding: Encoding::Binary,
+            ends: true,
+        };
+        let begin = Instant::now();
+        let session = open(
+            Box::new(here),
+            wanted,
+            dialect,
+            StatusForm::Json,
+            Timing::default(),
+        );
+        let session = session.await.unwrap();
+        assert!(begin.elapsed() < PATIENCE_WITH_PONG, "{:?}", begin.elapsed());
+        drop(session.stdin);
+        client.await.unwrap().unwrap();
     }
 }

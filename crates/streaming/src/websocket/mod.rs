@@ -41,18 +41,27 @@ pub(crate) async fn socket(io: Io) -> WebSocketStream<Io> {
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
-/// Starts a connection with channels. `pongs` is notified whenever the client has answered a ping.
+/// What shows how far a client is.
+#[derive(Debug, Default)]
+pub(crate) struct Signs {
+    /// Notified when it has answered a ping.
+    pub(crate) answered: Notify,
+    /// Notified when it has said something on a channel, or ended one.
+    pub(crate) spoke: Notify,
+}
+
+/// Starts a connection with channels. `signs` are given as they come.
 pub(crate) async fn start(
     io: Io,
     dialect: Dialect,
     channels: Channels,
     idle: Duration,
-    pongs: Arc<Notify>,
+    signs: Arc<Signs>,
 ) -> Connection {
     let (sink, messages) = socket(io).await.split();
     let (outbox, packets) = outbox::queue();
     let activity = Arc::new(Activity::new());
-    let reading = receive(messages, dialect, channels, Arc::clone(&activity), pongs);
+    let reading = receive(messages, dialect, channels, Arc::clone(&activity), signs);
     let wire = Wire::Messages(sink, dialect.encoding);
     Connection::start(
         Parts {
@@ -72,7 +81,7 @@ async fn receive(
     dialect: Dialect,
     channels: Channels,
     activity: Arc<Activity>,
-    pongs: Arc<Notify>,
+    signs: Arc<Signs>,
 ) {
     while let Some(message) = messages.next().await {
         activity.note();
@@ -80,7 +89,7 @@ async fn receive(
             Ok(Message::Binary(bytes)) => bytes,
             Ok(Message::Text(text)) => Bytes::from(text),
             Ok(Message::Pong(_)) => {
-                pongs.notify_one();
+                signs.answered.notify_one();
                 continue;
             }
             Ok(_) => continue,
@@ -95,11 +104,13 @@ async fn receive(
                 channel: number,
                 bytes,
             }) => {
+                signs.spoke.notify_one();
                 if let Some(inbox) = channel(number) {
                     inbox.feed(bytes).await;
                 }
             }
             Ok(Event::End { channel: number }) => {
+                signs.spoke.notify_one();
                 if let Some(inbox) = channel(number) {
                     inbox.end();
                 }
