@@ -87,21 +87,28 @@ e2e: packages build registry ## the tests of the whole, through kubectl
 
 # Of Go's modules. The version's name is part of the file's, so that another one is fetched.
 HELM_VERSION := v3.16.4
+HELM4_VERSION := v4.3.1
 export STEAD_HELM ?= $(CACHE)/bin/helm-$(HELM_VERSION)
+export STEAD_HELM4 ?= $(CACHE)/bin/helm-$(HELM4_VERSION)
 
-.PHONY: helm
+.PHONY: helm helm4
 helm: ## install Helm, which the labs use, into ~/.cache/stead/bin
-	@[ ! -x "$(STEAD_HELM)" ] || exit 0
+helm: HELM = $(STEAD_HELM)
+helm: MODULE = helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+helm4: HELM = $(STEAD_HELM4)
+helm4: MODULE = helm.sh/helm/v4/cmd/helm@$(HELM4_VERSION)
+helm helm4:
+	@[ ! -x "$(HELM)" ] || exit 0
 	command -v go >/dev/null || {
 	    echo "There is neither Helm nor Go to make it with: install Debian's golang, or say where a Helm is:" >&2
-	    echo "make STEAD_HELM=/path/to/helm" >&2
+	    echo "make $(if $(filter helm4,$@),STEAD_HELM4,STEAD_HELM)=/path/to/helm" >&2
 	    exit 1
 	}
-	echo "installing Helm $(HELM_VERSION)"
+	echo "installing $(MODULE)"
 	bin=$$(mktemp --directory)
 	trap 'rm -rf "$$bin"' EXIT
-	CGO_ENABLED=0 GOBIN=$$bin go install -trimpath -ldflags='-s -w' "helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)"
-	install -D "$$bin/helm" "$(STEAD_HELM)"
+	CGO_ENABLED=0 GOBIN=$$bin go install -trimpath -ldflags='-s -w' "$(MODULE)"
+	install -D "$$bin/helm" "$(HELM)"
 
 export STEAD_DOCKER_REGISTRY ?= $(CACHE)/bin/docker-registry
 
@@ -127,6 +134,21 @@ labs: packages build helm ## the examples and the tutorial, as they stand, throu
 	examples/images.sh app-python app-php busybox openbao agent-injector >/dev/null
 	go -C examples/app-python-vault/injector test ./...
 	cargo test --release --workspace --test labs
+
+export STEAD_CLIENTS ?= $(CACHE)/clients
+
+.PHONY: clients
+clients: ## install other people's clients, and build the tests that use them, into ~/.cache/stead/clients
+	@for client in go python javascript kube-rs; do
+	    echo "preparing $$client"
+	    tests/clients/$$client/prepare.sh "$(STEAD_CLIENTS)/$$client"
+	done
+
+.PHONY: test-clients
+test-clients: PACKAGES += python3:python3-venv node:nodejs npm:npm
+test-clients: packages build helm helm4 clients ## clients of Go, Python, JavaScript and Rust, and Helm, as they are
+	@echo '===== make test-clients'
+	cargo test --release --workspace --test clients
 
 .PHONY: bench
 bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)

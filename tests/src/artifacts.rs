@@ -52,6 +52,28 @@ pub fn helm() -> Result<PathBuf> {
     on_the_path("helm").context("no helm: run `make labs`, or set STEAD_HELM")
 }
 
+/// Helm 4: `STEAD_HELM4`, which `make test-clients` sets.
+///
+/// # Errors
+/// When there is none.
+pub fn helm4() -> Result<PathBuf> {
+    prepared("STEAD_HELM4")
+}
+
+/// The folder of other people's clients: `STEAD_CLIENTS`, which `make test-clients` sets.
+///
+/// # Errors
+/// When there is none.
+pub fn clients() -> Result<PathBuf> {
+    prepared("STEAD_CLIENTS")
+}
+
+fn prepared(variable: &str) -> Result<PathBuf> {
+    let path =
+        env::var_os(variable).with_context(|| format!("run `make test-clients`, or set {variable}"))?;
+    fs::canonicalize(&path).with_context(|| format!("no {path:?}, as {variable} says"))
+}
+
 /// Debian's `docker-registry`: `STEAD_DOCKER_REGISTRY`, which `make registry` makes, or the one on the PATH. Tests
 /// that need it do without where there is none.
 pub fn registry() -> Option<PathBuf> {
