@@ -151,7 +151,7 @@ test-clients: packages build helm helm4 clients ## clients of Go, Python, JavaSc
 	cargo test --release --workspace --test clients
 
 .PHONY: bench
-bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N)
+bench: packages build ## measure speed and memory; BENCH has options (--trace, --runs N, --many)
 	@cargo run --release --package stead-bench -- --json target/bench.json $(BENCH)
 
 FUZZ ?= 600

@@ -72,6 +72,8 @@ async fn all(access: &Access, time: Duration, seed: u64) -> Result<()> {
     });
     let write = async {
         let requests = try_join_all(writers).await?;
+        // The server has closed the other connection, on which nothing was asked.
+        let mut api = access.connect().await?;
         for (collection, make) in collections() {
             api.ask(Method::POST, &collection, Some(&make(END))).await?;
         }
