@@ -73,8 +73,8 @@ pub struct Kind {
     pub logic: Logic,
     /// Objects are stored as another kind, of the same resource in another group.
     pub stored_as: Option<StoredAs>,
-    /// What whoever creates an object is warned of, where the object is kept but nothing acts on it
-    /// as upstream does.
+    /// What an event tells of each new object, where the object is kept but nothing acts on it as
+    /// upstream does.
     pub caveat: Option<&'static str>,
 }
 

@@ -17,6 +17,7 @@ pub mod authn;
 mod authz;
 mod body;
 pub mod bootstrap;
+mod caveat;
 mod compress;
 mod endpoints;
 mod events_ttl;

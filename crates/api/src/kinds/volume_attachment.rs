@@ -30,7 +30,10 @@ pub(super) static KIND: Kind = Kind {
     update_metadata: &[MetadataCheck::Update],
     columns: &[
         Column::NAME,
-        Column::new("Attacher", "who attaches it"),
+        Column {
+            format: "name",
+            ..Column::new("Attacher", "who attaches it")
+        },
         Column::new("PV", "the volume"),
         Column::new("Node", "the node"),
         Column {

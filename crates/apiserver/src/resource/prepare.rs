@@ -103,7 +103,6 @@ pub(super) fn prepare_create(
         ));
     }
     respond::add_warnings(warnings, (kind.logic.warnings)(object, None).map_err(broken)?);
-    respond::add_warnings(warnings, kind.caveat.map(str::to_owned).into_iter().collect());
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 use axum::response::Response;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use stead_api::error::{ApiError, Errors};
 use stead_api::meta;
@@ -24,6 +25,7 @@ use crate::admission;
 use crate::admission::webhook::Write as Webhooks;
 use crate::authz;
 use crate::body::{self, Expected, Received};
+use crate::caveat;
 use crate::options::{FieldSource, WriteOptions};
 use crate::respond;
 use crate::server::Call;
@@ -222,11 +224,13 @@ pub(crate) async fn create_object(
             }
             return Ok(Written::Unstored(new));
         }
+        let told = caveat::event(kind, &new, Timestamp::now());
         let mut txn = Txn::new().put(
             object_key.clone(),
             encode(&stored_form(kind, new)),
             Condition::Absent,
         );
+        txn = caveat::add_to(txn, call.server, kind, told);
         if let Some((namespace_key, revision)) = namespace {
             txn = txn.check(namespace_key, Condition::Unchanged(revision));
         }

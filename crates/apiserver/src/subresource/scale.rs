@@ -63,7 +63,7 @@ async fn write(call: &Call<'_>, kind: ScaleKind, body: &Bytes, options: &str) ->
         if !version.is_empty() && version != own {
             return Err(conflict(call));
         }
-        let new = from_scale(kind, &before, &wanted);
+        let new = from_scale(&before, &wanted);
         match write_update(call, &old, &before, new, Change::Main, options, &mut warnings).await {
             // Somebody else was faster. Who wrote a version is told so by the next attempt; a patch that says none
             // has the newest one.
