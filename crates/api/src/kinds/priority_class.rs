@@ -24,7 +24,7 @@ pub(super) static KIND: Kind = Kind {
             ..Column::new("Global-Default", "whether it is for pods that name no class")
         },
         Column::AGE,
-        Column::wide(
+        Column::new(
             "PreemptionPolicy",
             "whether its pods may take the place of others",
         ),
