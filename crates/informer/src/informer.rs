@@ -209,14 +209,14 @@ impl<K: Object> Informer<K> {
                 Some(Ok(watcher::Event::InitApply(object))) => {
                     listing
                         .get_or_insert_default()
-                        .insert(Key::of(&object), Arc::new(object));
+                        .insert(Key::of(&object), cached(object));
                 }
                 Some(Ok(watcher::Event::InitDone)) => {
                     self.replace(listing.take().unwrap_or_default());
                     self.shared.synced.send_replace(true);
                 }
-                Some(Ok(watcher::Event::Apply(object))) => self.apply(Arc::new(object)),
-                Some(Ok(watcher::Event::Delete(object))) => self.delete(&Arc::new(object)),
+                Some(Ok(watcher::Event::Apply(object))) => self.apply(cached(object)),
+                Some(Ok(watcher::Event::Delete(object))) => self.delete(&cached(object)),
             }
         }
     }
@@ -291,6 +291,13 @@ impl<K: Object> Informer<K> {
             newer
         });
     }
+}
+
+/// An object as the cache has it: without who has set which fields, which nobody asks it for, and which would take
+/// more memory than all else. (An update that does not say so leaves it as it is.)
+fn cached<K: Resource>(mut object: K) -> Arc<K> {
+    object.meta_mut().managed_fields = None;
+    Arc::new(object)
 }
 
 /// An object's resource version as a number; zero where it is none.
