@@ -103,6 +103,14 @@ impl ApiObject for DaemonSet {
         }
     }
 
+    fn prepare_for_status_update(&mut self, old: &DaemonSet) {
+        let annotations = old.metadata.annotations.as_ref();
+        let count = annotations.and_then(|all| all.get(TEMPLATE_GENERATION)?.parse::<i64>().ok());
+        if let Some(count) = count {
+            count_templates(self, count);
+        }
+    }
+
     fn validate_status_update(&self, old: &DaemonSet, errors: &mut Errors) {
         let status = self.status.clone().unwrap_or_default();
         let path = Path::new("status");
