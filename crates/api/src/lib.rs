@@ -18,6 +18,7 @@ pub mod openapi;
 pub mod patch;
 mod path;
 pub mod quantity;
+pub mod quota;
 pub mod registry;
 pub mod schedule;
 pub mod schema;

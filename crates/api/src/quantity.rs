@@ -105,6 +105,11 @@ impl Quantity {
         self.nanos == 0
     }
 
+    /// More than another amount, however both are written?
+    pub fn exceeds(self, other: Quantity) -> bool {
+        self.nanos > other.nanos
+    }
+
     /// Has a part finer than a unit?
     pub fn is_fractional(self) -> bool {
         self.nanos % NANO != 0

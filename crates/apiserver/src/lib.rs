@@ -31,6 +31,7 @@ mod nonresource;
 mod options;
 pub mod pki;
 mod protobuf;
+mod quota;
 mod request;
 mod resource;
 mod respond;

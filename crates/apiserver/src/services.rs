@@ -177,4 +177,4 @@ fn write_back(service: &Service, object: &mut Value) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

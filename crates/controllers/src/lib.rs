@@ -18,6 +18,7 @@ pub mod namespaces;
 pub mod nodes;
 mod owned;
 mod pods;
+pub mod quota;
 mod refused;
 pub mod replicaset;
 pub mod serviceaccounts;

@@ -26,9 +26,6 @@ pub(super) static KIND: Kind = Kind {
             ..Column::new("Created At", "when it was created")
         },
     ],
-    caveat: Some(
-        "limits are not applied to pods and claims here yet: the object is kept, and nothing comes of it",
-    ),
     ..Kind::new(
         ("", "v1", "LimitRange"),
         ("limitranges", "limitrange"),

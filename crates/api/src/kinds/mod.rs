@@ -31,7 +31,7 @@ mod pod_template;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
-mod resources;
+pub(crate) mod resources;
 mod review;
 mod runtime_class;
 mod same;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use serde_json::Value;
 
-use super::resources::{round_up, validate_amount, validate_quota_name};
+use super::resources::{amount, round_up, validate_amount, validate_quota_name};
 use super::{FIELD_IMMUTABLE, name_cell};
 use crate::error::{Errors, GoSyntax, Path, quote};
 use crate::go;
@@ -27,7 +27,6 @@ pub(super) static KIND: Kind = Kind {
         Column::new("Request", "what is asked for, of how much"),
         Column::new("Limit", "what is the most that may be used, of how much"),
     ],
-    caveat: Some("quotas are not enforced here yet: the object is kept, and nothing comes of it"),
     ..Kind::new(
         ("", "v1", "ResourceQuota"),
         ("resourcequotas", "resourcequota"),
@@ -46,7 +45,7 @@ const SCOPES: [&str; 7] = [
     "VolumeAttributesClass",
 ];
 /// What can be counted of pods of some scope.
-const OF_PODS: [&str; 9] = [
+const OF_PODS: [&str; 7] = [
     "pods",
     "cpu",
     "memory",
@@ -54,8 +53,6 @@ const OF_PODS: [&str; 9] = [
     "requests.memory",
     "limits.cpu",
     "limits.memory",
-    "ephemeral-storage",
-    "requests.ephemeral-storage",
 ];
 const CONFLICTING: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
 
@@ -108,6 +105,17 @@ impl ApiObject for ResourceQuota {
         }
     }
 
+    fn warnings(&self, old: Option<&ResourceQuota>) -> Vec<String> {
+        let hard = spec_of(self).hard.unwrap_or_default();
+        let names = ["cpu", "memory", "storage", "ephemeral-storage"];
+        let warned = |name: &&str| more_requests_than_limits(name, &hard);
+        names
+            .iter()
+            .filter(|_| old.is_none())
+            .filter_map(warned)
+            .collect()
+    }
+
     fn row(&self, now: Timestamp) -> Vec<Value> {
         let status = self.status.clone().unwrap_or_default();
         let (hard, used) = (status.hard.unwrap_or_default(), status.used.unwrap_or_default());
@@ -126,6 +134,19 @@ impl ApiObject for ResourceQuota {
             shown(true),
         ]
     }
+}
+
+/// What is told where more of a resource can be asked for than limits allow.
+fn more_requests_than_limits(name: &str, hard: &BTreeMap<String, Written>) -> Option<String> {
+    let (mut asked, limited) = (format!("requests.{name}"), format!("limits.{name}"));
+    if !hard.contains_key(&asked) && matches!(name, "cpu" | "memory") {
+        asked = name.to_owned();
+    }
+    let (request, limit) = (hard.get(&asked)?, hard.get(&limited)?);
+    amount(request).exceeds(amount(limit)).then(|| {
+        let (request, limit) = (&request.0, &limit.0);
+        format!("ResourceQuota {asked} ({request}) should be less than {limited} ({limit})")
+    })
 }
 
 fn validate_list(list: Option<&BTreeMap<String, Written>>, path: &Path, errors: &mut Errors) {
@@ -169,21 +190,23 @@ fn validate_spec(spec: &ResourceQuotaSpec, errors: &mut Errors) {
     if let Some(selector) = &spec.scope_selector {
         let path = path.child("scopeSelector");
         let requirements = selector.match_expressions.as_deref().unwrap_or_default();
-        let shown = go::syntax("[]core.ScopedResourceSelectorRequirement", &requirements);
+        let shown = go::syntax("core.ScopeSelector", selector);
         let path = path.child("matchExpressions");
         for requirement in requirements {
-            validate_requirement(requirement, &hard, &path, errors);
+            validate_requirement(requirement, &hard, &shown, &path, errors);
         }
         let names = requirements
             .iter()
             .map(|requirement| requirement.scope_name.as_str());
-        validate_conflicts(names, &path, &shown, errors);
+        // Kubernetes shows the scopes beside the selector here.
+        validate_conflicts(names, &path, &scopes_shown(scopes), errors);
     }
 }
 
 fn validate_requirement(
     requirement: &ScopedResourceSelectorRequirement,
     hard: &[&str],
+    shown: &GoSyntax,
     path: &Path,
     errors: &mut Errors,
 ) {
@@ -193,11 +216,7 @@ fn validate_requirement(
     }
     for name in hard {
         if is_standard(name) && !is_of_scope(scope, name) {
-            errors.invalid(
-                path,
-                &go::syntax("core.ScopedResourceSelectorRequirement", requirement),
-                "unsupported scope applied to resource",
-            );
+            errors.invalid(path, shown, "unsupported scope applied to resource");
         }
     }
     if !["PriorityClass", "VolumeAttributesClass"].contains(&scope) && operator != "Exists" {
@@ -250,7 +269,7 @@ fn is_of_scope(scope: &str, name: &str) -> bool {
         | "PriorityClass"
         | "NotBestEffort"
         | "NotTerminating"
-        | "Terminating" => OF_PODS.contains(&name) || name == "limits.ephemeral-storage",
+        | "Terminating" => OF_PODS.contains(&name),
         _ => true,
     }
 }

@@ -3,8 +3,9 @@
 //! The built-in plugins of upstream that this release needs: NamespaceLifecycle, ServiceAccount,
 //! DefaultTolerationSeconds, Priority, RuntimeClass, DefaultStorageClass, StorageObjectInUseProtection,
 //! PersistentVolumeClaimResize, NodeRestriction, CertificateApproval, CertificateSigning,
-//! CertificateSubjectRestriction. See "Admission Control in Kubernetes".
+//! CertificateSubjectRestriction, LimitRanger. See "Admission Control in Kubernetes".
 
+mod limits;
 pub(crate) mod nodes;
 mod pods;
 mod priority;
@@ -44,6 +45,14 @@ pub(crate) fn settle_create(call: &Call<'_>, object: &mut Value) -> Result<(), A
     Ok(())
 }
 
+/// Refuses new objects that are valid as such.
+pub(crate) fn check_create(call: &Call<'_>, object: &Value) -> Result<(), ApiError> {
+    match (call.kind.group, call.kind.plural) {
+        ("", "pods" | "persistentvolumeclaims") => limits::check(call, object, None),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses what somebody may not change in a part of an object.
 pub(crate) fn check_part(
     call: &Call<'_>,
@@ -68,7 +77,10 @@ pub(crate) fn mutate_update(call: &Call<'_>, object: &mut Value, _old: &Value) -
 /// Refuses updates that are valid as such.
 pub(crate) fn check_update(call: &Call<'_>, object: &Value, old: &Value) -> Result<(), ApiError> {
     match (call.kind.group, call.kind.plural) {
-        ("", "persistentvolumeclaims") => storage::check_growth(call, object, old),
+        ("", "persistentvolumeclaims") => {
+            storage::check_growth(call, object, old)?;
+            limits::check(call, object, Some(old))
+        }
         ("scheduling.k8s.io", "priorityclasses") => priority::admit_class(call, object),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use stead_api::error::ApiError;
 use stead_api::meta;
 
-use super::{find, priority, runtime_class};
+use super::{find, limits, priority, runtime_class};
 use crate::resource::random_suffix;
 use crate::server::Call;
 
@@ -22,6 +22,7 @@ pub(super) fn admit_create(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiEr
         // Validation will say so.
         return Ok(());
     }
+    limits::apply(call, pod);
     if pod["metadata"]["annotations"][MIRROR].is_null() {
         service_account(call, pod)?;
     }

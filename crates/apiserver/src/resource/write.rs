@@ -27,6 +27,7 @@ use crate::authz;
 use crate::body::{self, Expected, Received};
 use crate::caveat;
 use crate::options::{FieldSource, WriteOptions};
+use crate::quota;
 use crate::respond;
 use crate::server::Call;
 use crate::services;
@@ -195,7 +196,8 @@ pub(crate) async fn create_object(
     }
     (kind.logic.set_defaults)(&mut object).map_err(broken)?;
     let generated = meta::name(&object).is_empty() && !meta::text(&object, "generateName").is_empty();
-    for _ in 0..ATTEMPTS {
+    let mut lost = 0;
+    while lost < ATTEMPTS {
         let mut new = object.clone();
         if generated {
             let name = generate_name(meta::text(&new, "generateName"));
@@ -213,11 +215,13 @@ pub(crate) async fn create_object(
         admission::settle_create(call, &mut new)?;
         prepare_create(kind, &mut new, warnings)?;
         note_creation(call, &mut new, options);
+        admission::check_create(call, &new)?;
         if let Some(webhooks) = &webhooks {
             Box::pin(webhooks.validate(Some(&new), warnings)).await?;
         }
         let object_key = key::object(kind, meta::namespace(&new), meta::name(&new));
         let allocation = services::allocate(call, &mut new, None)?;
+        let charge = quota::charge(call, &new, None)?;
         if options.dry_run {
             if let Some(existing) = call.server.store.get(&object_key) {
                 return Err(already_exists(call, &existing.value));
@@ -234,9 +238,17 @@ pub(crate) async fn create_object(
         if let Some((namespace_key, revision)) = namespace {
             txn = txn.check(namespace_key, Condition::Unchanged(revision));
         }
-        match call.server.store.commit(allocation.add_to(txn)).await {
+        match call
+            .server
+            .store
+            .commit(charge.add_to(allocation.add_to(txn)))
+            .await
+        {
             Ok(committed) => return stored(committed),
+            // Many may write what one quota counts: each time, one of them has come through.
+            Err(CommitError::Conflict(conflict)) if charge.has(&conflict.key) => {}
             Err(CommitError::Conflict(conflict)) => {
+                lost += 1;
                 if let Some(existing) = conflict
                     .current
                     .filter(|_| conflict.key == object_key && !generated)
@@ -303,6 +315,7 @@ pub(crate) async fn write_update(
         Box::pin(webhooks.validate(Some(&new), warnings)).await?;
     }
     let allocation = services::allocate(call, &mut new, Some(before))?;
+    let charge = quota::charge(call, &new, Some(before))?;
     let object_key = call.key();
     let unchanged = Condition::Unchanged(old.revision());
     let ends = is_end_of_deletion(kind, &new);
@@ -316,7 +329,8 @@ pub(crate) async fn write_update(
     let txn = if ends {
         services::release(Txn::new().delete(object_key, unchanged), kind, before)
     } else {
-        allocation.add_to(Txn::new().put(object_key, encode(&stored_form(kind, new)), unchanged))
+        let txn = Txn::new().put(object_key, encode(&stored_form(kind, new)), unchanged);
+        charge.add_to(allocation.add_to(txn))
     };
     match call.server.store.commit(txn).await {
         Ok(committed) if ends => {
@@ -328,7 +342,9 @@ pub(crate) async fn write_update(
             Ok(Written::Unstored(shown))
         }
         Ok(committed) => Ok(stored(committed)?),
-        Err(CommitError::Conflict(conflict)) if conflict.current.is_none() => Err(call.not_found().into()),
+        Err(CommitError::Conflict(conflict)) if conflict.current.is_none() && !charge.has(&conflict.key) => {
+            Err(call.not_found().into())
+        }
         Err(CommitError::Conflict(_)) => Err(Failure::LostRace(modified(call))),
         Err(error) => Err(commit_error(&error).into()),
     }

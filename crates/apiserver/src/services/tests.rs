@@ -15,7 +15,8 @@ use crate::server::{ApiServer, Config};
 
 const COLLECTION: &str = "/api/v1/namespaces/default/services";
 
-struct Fixture {
+/// A server, and requests to it.
+pub(crate) struct Fixture {
     server: ApiServer,
     dir: TempDir,
 }
@@ -38,7 +39,7 @@ fn open(dir: &TempDir) -> ApiServer {
 }
 
 impl Fixture {
-    async fn start() -> Fixture {
+    pub(crate) async fn start() -> Fixture {
         let dir = TempDir::new().expect("a directory");
         let fixture = Fixture {
             server: open(&dir),
@@ -61,7 +62,7 @@ impl Fixture {
         }
     }
 
-    async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let media = if method == "PATCH" {
             "application/merge-patch+json"
         } else {

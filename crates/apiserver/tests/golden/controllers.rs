@@ -19,6 +19,9 @@ pub(crate) async fn act(fixture: &Fixture, wait: &WaitFor, path: &str) -> Result
     if path.contains("/clusterroles/") {
         return aggregate(fixture, path).await;
     }
+    if let Some(name) = wait.field.strip_prefix("status/used/") {
+        return use_quota(fixture, path, &name.replace("~1", "/"), &wait.equals).await;
+    }
     match (wait.field.as_str(), &wait.equals) {
         ("code", gone) if *gone == json!(404) => collect(fixture, path).await,
         ("metadata/deletionGracePeriodSeconds", _) => send(fixture, "DELETE", path, None).await.map(drop),
@@ -39,6 +42,21 @@ pub(crate) async fn act(fixture: &Fixture, wait: &WaitFor, path: &str) -> Result
 }
 
 /// What the garbage collector does until an object is gone.
+/// Puts a quota in force, of which something is used already, and of all else nothing.
+async fn use_quota(fixture: &Fixture, path: &str, name: &str, used: &Value) -> Result<()> {
+    let quota = send(fixture, "GET", path, None).await?;
+    let hard = quota["spec"]["hard"].clone();
+    let mut status = json!({"hard": hard, "used": {}});
+    for bounded in hard.as_object().into_iter().flatten().map(|(bounded, _)| bounded) {
+        status["used"][bounded] = "0".into();
+    }
+    status["used"][name] = used.clone();
+    let path = format!("{path}/status");
+    send(fixture, "PATCH", &path, Some(json!({"status": status})))
+        .await
+        .map(drop)
+}
+
 async fn collect(fixture: &Fixture, path: &str) -> Result<()> {
     let object = send(fixture, "GET", path, None).await?;
     let finalizers = object["metadata"]["finalizers"].as_array();

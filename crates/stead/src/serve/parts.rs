@@ -18,6 +18,7 @@ use stead_controllers::job::JobsController;
 use stead_controllers::loadbalancers::{IsFree, LoadBalancersController};
 use stead_controllers::namespaces::NamespacesController;
 use stead_controllers::nodes::NodesController;
+use stead_controllers::quota::QuotaController;
 use stead_controllers::replicaset::ReplicaSetsController;
 use stead_controllers::serviceaccounts::ServiceAccountsController;
 use stead_controllers::statefulset::StatefulSets;
@@ -142,6 +143,13 @@ pub(super) async fn make(ground: Ground<'_>) -> anyhow::Result<Parts> {
             manager.clone(),
             &informers,
             recorder(&manager, "controllermanager", None),
+        )
+        .run(shutdown.clone()),
+        QuotaController::new(
+            manager.clone(),
+            &informers,
+            &inventory,
+            recorder(&manager, "resourcequota-controller", None),
         )
         .run(shutdown.clone()),
         GarbageCollector::new(

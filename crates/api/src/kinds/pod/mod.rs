@@ -36,6 +36,7 @@ pub(crate) use defaults::{fill, set_template_defaults};
 pub(crate) use disabled::drop_fields as drop_disabled_fields;
 pub(crate) use handlers::validate_port;
 pub(crate) use options::Options;
+pub use pod_resources::{Total, total};
 pub(crate) use scheduling::validate_tolerations;
 use spec::validate_spec;
 pub(crate) use spec::{validate_template, validate_template_metadata};

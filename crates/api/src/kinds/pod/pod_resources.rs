@@ -18,6 +18,29 @@ pub(super) fn is_for_pods(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || is_huge_pages(name)
 }
 
+/// What is summed up of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Total {
+    /// What it asks for.
+    Requests,
+    /// The most that it may use.
+    Limits,
+}
+
+/// What a pod asks for, or may use, by resource: what is said of the pod as a whole, or else what its containers need
+/// together. Its overhead is not counted.
+pub fn total(spec: &PodSpec, what: Total) -> BTreeMap<String, Quantity> {
+    let of: fn(&ResourceRequirements) -> Option<&ResourceList> = match what {
+        Total::Requests => |resources| resources.requests.as_ref(),
+        Total::Limits => |resources| resources.limits.as_ref(),
+    };
+    let mut total = aggregate(spec, of);
+    let whole = spec.resources.as_ref().and_then(of);
+    let named = whole.into_iter().flatten().filter(|(name, _)| is_for_pods(name));
+    total.extend(named.map(|(name, written)| (name.clone(), amount(written))));
+    total
+}
+
 /// What the containers need together: those that run at once in sum, or the most that an init
 /// container needs beside those that go on running.
 fn aggregate(spec: &PodSpec, of: fn(&ResourceRequirements) -> Option<&ResourceList>) -> Amounts {
