@@ -4,10 +4,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use axum::body::Body;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use stead_api::kinds::api_service;
 use stead_api::kinds::priority_class::SYSTEM;
 use stead_api::kinds::rbac::GROUP;
 use tower::ServiceExt as _;
@@ -48,6 +49,7 @@ impl ApiServer {
                 self.ensure("/api/v1/namespaces", name, namespace, false).await?;
             }
             self.ensure_policy().await?;
+            self.ensure_services().await?;
             for (name, value, description) in SYSTEM {
                 let class = json!({
                     "apiVersion": "scheduling.k8s.io/v1",
@@ -118,6 +120,25 @@ impl ApiServer {
                 self.sign_requests(pki)
             );
         })
+    }
+
+    /// An APIService for each group and version that is served.
+    async fn ensure_services(&self) -> Result<(), BootstrapError> {
+        let versions = self.inner.registry.group_versions();
+        let versions = versions
+            .iter()
+            .flat_map(|(group, versions)| versions.iter().map(move |version| (*group, *version)));
+        // Together, so that they share what is waited for.
+        try_join_all(versions.filter_map(|(group, version)| {
+            let object = api_service::local(group, version)?;
+            let name = format!("{version}.{group}");
+            Some(async move {
+                let path = format!("/apis/{}/v1/apiservices", api_service::GROUP);
+                self.ensure(&path, &name, object, false).await
+            })
+        }))
+        .await
+        .map(drop)
     }
 
     /// The default roles and bindings. What a newer version adds to them is added.

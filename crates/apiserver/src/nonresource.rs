@@ -10,7 +10,7 @@ use stead_api::{KUBERNETES_VERSION, discovery, openapi};
 
 use crate::request::Query;
 use crate::respond::{self, Accepted};
-use crate::server::{Inner, no_such_resource};
+use crate::server::{Inner, no_such_resource, unavailable};
 
 /// Checks that `/livez/NAME` and its like answer to.
 const HEALTH_CHECKS: [&str; 3] = ["ping", "log", "etcd"];
@@ -57,6 +57,7 @@ pub(crate) fn serve(
             Some(group) => json(group),
             None => Ok(not_found()),
         },
+        ["apis", group, version] if server.is_served_elsewhere(group, version) => Ok(unavailable()),
         ["apis", group, version] => {
             json(discovery::resource_list(registry, group, version).ok_or_else(no_such_resource)?)
         }

@@ -15,6 +15,7 @@ use futures::FutureExt as _;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use stead_api::error::ApiError;
+use stead_api::kinds::api_service;
 use stead_api::registry::{self, Kind, Registry};
 use stead_store::{OpenError, Options, Store};
 use tokio_util::sync::CancellationToken;
@@ -206,7 +207,10 @@ async fn handle(
         Target::Resource(path) => {
             let selector = authz::selector(&query);
             check(&authz::of_request(verb, &path, selector.as_ref()))?;
-            let kind = find(inner.registry, &path)?;
+            let kind = match find(inner.registry, &path) {
+                Err(_) if inner.is_served_elsewhere(&path.group, &path.version) => return Ok(unavailable()),
+                found => found?,
+            };
             let Some(verb) = verb.filter(|verb| is_allowed(kind, &path, *verb)) else {
                 return Err(not_allowed());
             };
@@ -314,6 +318,26 @@ fn without_details(code: u16, reason: &'static str, message: &str) -> ApiError {
         details: Some(serde_json::json!({})),
         ..ApiError::new(code, reason, message)
     }
+}
+
+impl Inner {
+    /// Whether a group and version is that of a server behind an APIService, to which requests are not passed on.
+    pub(crate) fn is_served_elsewhere(&self, group: &str, version: &str) -> bool {
+        let Some(kind) = self.registry.resource(api_service::GROUP, "v1", "apiservices") else {
+            return false;
+        };
+        let found = self.store.get(&crate::stored::key::object(
+            kind,
+            "",
+            &format!("{version}.{group}"),
+        ));
+        found.is_some_and(|entry| entry.value.value()["spec"]["service"].is_object())
+    }
+}
+
+/// 503 for what a server serves that cannot be asked.
+pub(crate) fn unavailable() -> Response {
+    respond::text(503, "service unavailable\n")
 }
 
 /// 404 for a path that leads nowhere.

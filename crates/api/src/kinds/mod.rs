@@ -5,6 +5,7 @@
 //! The checks follow Kubernetes v1.37. Where its words for an error differ from those of v1.28, the
 //! older ones are used: they are what clients and tests have matched for years.
 
+pub mod api_service;
 mod autoscaler;
 mod config_map;
 mod controller_revision;
@@ -16,6 +17,7 @@ mod disruption_budget;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod flow_control;
 mod ingress;
 mod ingress_class;
 mod ip;
@@ -84,6 +86,7 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &service_account::KIND,
         &webhook::MUTATING,
         &webhook::VALIDATING,
+        &api_service::KIND,
         &controller_revision::KIND,
         &daemon_set::KIND,
         &deployment::KIND,
@@ -103,6 +106,8 @@ pub(crate) fn all() -> Vec<&'static Kind> {
         &lease::KIND,
         &endpoint_slice::KIND,
         &event::KIND,
+        &flow_control::SCHEMA,
+        &flow_control::LEVEL,
         &ingress_class::KIND,
         &ingress::KIND,
         &network_policy::KIND,
