@@ -401,5 +401,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_kind_is_in_the_documentation() {
+        // Where tests run: several checkouts may share what is built.
+        let page = std::fs::read_to_string("../../docs/api.md").expect("docs/api.md is there");
+        for kind in builtin().kinds() {
+            let group = if kind.group.is_empty() { "core" } else { kind.group };
+            let is_told = page.lines().any(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                cells.len() > 3
+                    && cells[1] == group
+                    && cells[2].split(", ").any(|version| version == kind.version)
+                    && cells[3].split(", ").any(|plural| plural == kind.plural)
+            });
+            assert!(is_told, "{} {} {}", group, kind.version, kind.plural);
+        }
+    }
+
     use jiff::Timestamp;
 }
