@@ -220,7 +220,8 @@ fn long_lists_take_no_time_and_no_notes() {
     assert!(!is_tracked(&object));
     let merged = applied(pod(), &object, &object, &writer("m"), false).expect("it is the same");
     assert_eq!(merged["spec"], object["spec"]);
-    assert!(begin.elapsed().as_secs() < 5, "{:?}", begin.elapsed());
+    // It is seconds on a busy machine; to compare each with each would take minutes.
+    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
 }
 
 #[test]
