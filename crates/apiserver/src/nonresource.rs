@@ -67,7 +67,7 @@ pub(crate) fn serve(
             "application/jwk-set+json",
             server.tokens.key_set().to_string(),
         )),
-        ["openapi", "v2"] => Ok(openapi_v2(headers)),
+        ["openapi", "v2"] => Ok(openapi_v2(server, headers)),
         ["openapi", "v3"] => Ok(respond::json_bytes(200, openapi::root(registry).to_string())),
         ["openapi", "v3", ref rest @ ..] => Ok(openapi_document(server, &rest.join("/"), query)),
         _ => Ok(not_found()),
@@ -90,7 +90,7 @@ fn not_found() -> Response {
 }
 
 /// The document of OpenAPI v2, as protobuf where that is asked for.
-fn openapi_v2(headers: &HeaderMap) -> Response {
+fn openapi_v2(server: &Inner, headers: &HeaderMap) -> Response {
     let accept = headers
         .get(ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -98,7 +98,7 @@ fn openapi_v2(headers: &HeaderMap) -> Response {
     if accept.contains("com.github.proto-openapi.spec.v2") {
         return respond::bytes(200, OPENAPI_V2_PROTOBUF, openapi::v2_protobuf());
     }
-    respond::json_bytes(200, openapi::v2().to_string())
+    respond::json_bytes(200, openapi::v2(server.registry).to_string())
 }
 
 /// An OpenAPI document. Under a URL with its hash it never changes, and a client may keep it; one

@@ -171,7 +171,7 @@ mod tests {
     fn every_struct_that_a_field_names_is_in_the_table() {
         fn check(ty: &Type) {
             match &ty.shape {
-                Shape::Struct(name) => assert!(!table().fields(name).is_empty(), "{name}"),
+                Shape::Struct(name) => assert!(table().structs.contains_key(name.as_str()), "{name}"),
                 Shape::Pointer(inner) | Shape::List(inner) | Shape::Map(_, inner) => check(inner),
                 _ => {}
             }

@@ -3,10 +3,11 @@
 //! See "Kubernetes OpenAPI Specification". Clients read three things in them: kubectl looks at the
 //! query parameters of a kind's PATCH to learn whether the server validates fields, and refuses to
 //! apply otherwise; `kubectl explain` shows the schemas; generators make clients of both. The table
-//! has no descriptions, so neither have the documents. Of OpenAPI v2 there is
-//! a document that describes nothing: kubectl before 1.29 does not apply or explain without one, but
-//! then reads v3.
+//! has no descriptions, so neither have the documents. OpenAPI v2 is made of v3, in JSON; as protobuf,
+//! in which only kubectl asks for it, it describes nothing: kubectl before 1.29 does not apply or
+//! explain without one, but then reads v3.
 
+mod older;
 mod paths;
 mod schemas;
 
@@ -89,13 +90,14 @@ pub fn document(registry: &Registry, path: &str) -> Option<Value> {
     }))
 }
 
-/// `/openapi/v2`: a document of the older form, without paths or types.
-pub fn v2() -> Value {
+/// `/openapi/v2`: one document of the older form for all groups.
+pub fn v2(registry: &Registry) -> Value {
     let (title, version) = info();
-    json!({"swagger": "2.0", "info": {"title": title, "version": version}, "paths": {}})
+    let documents = paths_of(registry).filter_map(|path| document(registry, &path));
+    older::merged(documents, &json!({"title": title, "version": version}))
 }
 
-/// The same as a `openapi.v2.Document` of gnostic, the only form in which kubectl takes it.
+/// A `openapi.v2.Document` of gnostic without paths or types, the only form in which kubectl takes it.
 pub fn v2_protobuf() -> Vec<u8> {
     /// A field of bytes: its tag, the length, the content. All here are shorter than 128 bytes.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
@@ -114,18 +116,22 @@ fn info() -> (&'static str, String) {
 
 /// The path of each document and a hash of its content.
 fn hashes(registry: &Registry) -> HashMap<String, String> {
+    let hashed = paths_of(registry).filter_map(|path| {
+        let document = document(registry, &path)?;
+        Some((path, hash(document.to_string().as_bytes())))
+    });
+    hashed.collect()
+}
+
+/// The path of each group and version.
+fn paths_of(registry: &Registry) -> impl Iterator<Item = String> {
     let groups = registry.group_versions().into_iter();
-    groups
-        .flat_map(|(group, versions)| versions.into_iter().map(move |version| (group, version)))
-        .filter_map(|(group, version)| {
-            let path = match group {
-                "" => format!("api/{version}"),
-                _ => format!("apis/{group}/{version}"),
-            };
-            let document = document(registry, &path)?;
-            Some((path, hash(document.to_string().as_bytes())))
+    groups.flat_map(|(group, versions)| {
+        versions.into_iter().map(move |version| match group {
+            "" => format!("api/{version}"),
+            _ => format!("apis/{group}/{version}"),
         })
-        .collect()
+    })
 }
 
 /// FNV-1a, twice with different starts: it tells documents apart, and nobody gains by a collision.
@@ -242,7 +248,17 @@ mod tests {
         let bytes = v2_protobuf();
         assert_eq!(&bytes[..7], b"\x0a\x032.0\x12\x15");
         assert_eq!(bytes.len(), 7 + 0x15);
-        assert_eq!(v2()["swagger"], "2.0");
+        let document = v2(registry::builtin());
+        assert_eq!(document["swagger"], "2.0");
+        let definitions = &document["definitions"];
+        assert!(definitions["io.k8s.api.apps.v1.StatefulSet"]["properties"]["spec"]["$ref"].is_string());
+        // Every reference leads somewhere.
+        let text = document.to_string();
+        for reference in text.split("\"#/definitions/").skip(1) {
+            let name = reference.split('"').next().unwrap_or_default();
+            assert!(definitions[name].is_object(), "{name}");
+        }
+        assert!(!text.contains("#/components/") && !text.contains("oneOf"));
     }
 
     #[test]
