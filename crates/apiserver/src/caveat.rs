@@ -14,11 +14,11 @@ const REASON: &str = "NoEffect";
 /// Where events of objects outside namespaces are.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Adds the event to the creation of an object, if its kind has something to tell.
-pub(crate) fn add_to(txn: Txn, server: &Inner, kind: &Kind, event: Option<Value>) -> Txn {
+/// Adds what is told of an object, if anything is, to its creation.
+pub(crate) fn add_to(txn: Txn, server: &Inner, event: Option<Value>) -> Txn {
     let events = server.registry.resource("", "v1", "events");
     match (event, events) {
-        (Some(event), Some(events)) if kind.caveat.is_some() => {
+        (Some(event), Some(events)) => {
             let key = key::object(events, meta::namespace(&event), meta::name(&event));
             txn.put(key, encode(&event), Condition::Absent)
         }

@@ -10,7 +10,6 @@ use serde::Deserialize as _;
 use stead_api::error::quote;
 
 use crate::server::Inner;
-use crate::stored::key;
 
 /// Why no pod behind a Service can be reached, in upstream's words.
 #[derive(Debug)]
@@ -41,10 +40,10 @@ impl Inner {
         port: &str,
     ) -> Result<SocketAddr, Unreachable> {
         let missing = || Unreachable::Service(format!("service {} not found", quote(service)));
-        let kind = self.registry.resource("", "v1", "services").ok_or_else(missing)?;
-        let found = self.store.get(&key::object(kind, namespace, service));
-        let object = found.ok_or_else(missing)?.value.value();
-        let object = Service::deserialize(object).map_err(|_| missing())?;
+        let (_, stored) = self
+            .find(("", "services"), namespace, service)
+            .ok_or_else(missing)?;
+        let object = Service::deserialize(stored.value()).map_err(|_| missing())?;
         let ports = object.spec.and_then(|spec| spec.ports).unwrap_or_default();
         let wanted = ports.iter().find(|own| is_meant(own)).ok_or_else(|| {
             Unreachable::Port(format!(
@@ -61,18 +60,13 @@ impl Inner {
     /// The pods behind a port of a Service that are ready.
     fn ready(&self, namespace: &str, service: &str, wanted: &ServicePort) -> Vec<SocketAddr> {
         let name = wanted.name.as_deref().unwrap_or_default();
-        let Some(kind) = self.registry.resource("discovery.k8s.io", "v1", "endpointslices") else {
-            return Vec::new();
-        };
-        let snapshot = self.store.snapshot();
-        let prefix = key::prefix(kind, namespace);
         let mut found = Vec::new();
-        for (_, entry) in snapshot.prefix(&prefix) {
-            let of = entry.value.facts().labels.get("kubernetes.io/service-name");
+        for stored in self.all(("discovery.k8s.io", "endpointslices"), namespace) {
+            let of = stored.facts().labels.get("kubernetes.io/service-name");
             if of.and_then(|of| of.as_str()) != Some(service) {
                 continue;
             }
-            let Ok(slice) = EndpointSlice::deserialize(entry.value.value()) else {
+            let Ok(slice) = EndpointSlice::deserialize(stored.value()) else {
                 continue;
             };
             let ports = slice.ports.iter().flatten();

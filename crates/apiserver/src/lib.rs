@@ -25,6 +25,7 @@ mod fairness;
 pub mod files;
 pub mod identity;
 pub mod listen;
+mod lookup;
 mod metrics;
 mod node_proxy;
 mod nonresource;

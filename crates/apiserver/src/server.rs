@@ -323,15 +323,9 @@ fn without_details(code: u16, reason: &'static str, message: &str) -> ApiError {
 impl Inner {
     /// Whether a group and version is that of a server behind an APIService, to which requests are not passed on.
     pub(crate) fn is_served_elsewhere(&self, group: &str, version: &str) -> bool {
-        let Some(kind) = self.registry.resource(api_service::GROUP, "v1", "apiservices") else {
-            return false;
-        };
-        let found = self.store.get(&crate::stored::key::object(
-            kind,
-            "",
-            &format!("{version}.{group}"),
-        ));
-        found.is_some_and(|entry| entry.value.value()["spec"]["service"].is_object())
+        let name = format!("{version}.{group}");
+        let found = self.find((api_service::GROUP, "apiservices"), "", &name);
+        found.is_some_and(|(_, stored)| stored.value()["spec"]["service"].is_object())
     }
 }
 

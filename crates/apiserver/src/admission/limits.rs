@@ -15,7 +15,6 @@ use stead_api::meta;
 use stead_api::quantity::Quantity;
 
 use crate::server::Call;
-use crate::stored::key;
 
 /// Tells what a pod got.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -76,15 +75,9 @@ pub(super) fn check(call: &Call<'_>, object: &Value, old: Option<&Value>) -> Res
 }
 
 fn ranges(call: &Call<'_>, namespace: &str) -> Vec<LimitRange> {
-    let Some(kind) = call.server.registry.resource("", "v1", "limitranges") else {
-        return Vec::new();
-    };
-    let snapshot = call.server.store.snapshot();
-    let prefix = key::prefix(kind, namespace);
-    let objects = snapshot.prefix(&prefix);
-    objects
-        .filter_map(|(_, entry)| LimitRange::deserialize(&entry.value.value()).ok())
-        .collect()
+    let stored = call.server.all(("", "limitranges"), namespace);
+    let ranges = stored.iter().map(|range| LimitRange::deserialize(&range.value()));
+    ranges.filter_map(Result::ok).collect()
 }
 
 /// Several reasons as one text, as Kubernetes aggregates them.

@@ -21,7 +21,7 @@ use stead_store::Revision;
 
 use crate::resource::Change;
 use crate::server::Call;
-use crate::stored::{Stored, key};
+use crate::stored::Stored;
 
 /// Namespaces that always are.
 const PERMANENT: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -134,29 +134,5 @@ pub(crate) fn check_delete(call: &Call<'_>, name: &str) -> Result<(), ApiError> 
 
 /// An object of the core group.
 fn find(call: &Call<'_>, plural: &str, namespace: &str, name: &str) -> Option<(String, Stored)> {
-    find_in(call, ("", "v1", plural), namespace, name)
-}
-
-/// An object of a resource, which group, version and plural name.
-fn find_in(
-    call: &Call<'_>,
-    (group, version, plural): (&str, &str, &str),
-    namespace: &str,
-    name: &str,
-) -> Option<(String, Stored)> {
-    let kind = call.server.registry.resource(group, version, plural)?;
-    let object_key = key::object(kind, namespace, name);
-    let entry = call.server.store.get(&object_key)?;
-    Some((object_key, entry.value))
-}
-
-/// All objects of a resource.
-fn all(call: &Call<'_>, (group, version, plural): (&str, &str, &str)) -> Vec<Value> {
-    let Some(kind) = call.server.registry.resource(group, version, plural) else {
-        return Vec::new();
-    };
-    let snapshot = call.server.store.snapshot();
-    let prefix = key::prefix(kind, "");
-    let objects = snapshot.prefix(&prefix);
-    objects.map(|(_, entry)| entry.value.value()).collect()
+    call.server.find(("", plural), namespace, name)
 }

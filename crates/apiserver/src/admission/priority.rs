@@ -5,10 +5,10 @@ use stead_api::error::ApiError;
 use stead_api::kinds::priority_class::SYSTEM;
 use stead_api::meta;
 
-use super::{all, find_in};
+use crate::lookup::Resource;
 use crate::server::Call;
 
-const CLASSES: (&str, &str, &str) = ("scheduling.k8s.io", "v1", "priorityclasses");
+const CLASSES: Resource<'static> = ("scheduling.k8s.io", "priorityclasses");
 const GROUP: &str = CLASSES.0;
 
 /// Gives a pod the priority of its class, which is the default class if it names none.
@@ -18,7 +18,7 @@ pub(super) fn admit_pod(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiError
     let class = if name.is_empty() {
         default_class(call)
     } else {
-        let Some((_, class)) = find_in(call, CLASSES, "", name) else {
+        let Some((_, class)) = call.server.find(CLASSES, "", name) else {
             return Err(refused(
                 pod,
                 format!("no PriorityClass with name {name} was found"),
@@ -64,7 +64,7 @@ pub(super) fn admit_class(call: &Call<'_>, class: &Value) -> Result<(), ApiError
                 "PriorityClass {} is already marked as default. Only one default can exist",
                 meta::name(&other)
             );
-            Err(ApiError::forbidden(GROUP, CLASSES.2, meta::name(class), &why))
+            Err(ApiError::forbidden(GROUP, CLASSES.1, meta::name(class), &why))
         }
         _ => Ok(()),
     }
@@ -74,15 +74,17 @@ pub(super) fn admit_class(call: &Call<'_>, class: &Value) -> Result<(), ApiError
 pub(super) fn check_delete(name: &str) -> Result<(), ApiError> {
     if SYSTEM.iter().any(|(own, _, _)| *own == name) {
         let why = "this is a system priority class and cannot be deleted";
-        return Err(ApiError::forbidden(GROUP, CLASSES.2, name, why));
+        return Err(ApiError::forbidden(GROUP, CLASSES.1, name, why));
     }
     Ok(())
 }
 
 /// The class of pods that name none. Two can be there after a race: the lesser one counts.
 fn default_class(call: &Call<'_>) -> Option<Value> {
-    all(call, CLASSES)
-        .into_iter()
+    call.server
+        .all(CLASSES, "")
+        .iter()
+        .map(|class| class.value())
         .filter(|class| class["globalDefault"] == true)
         .min_by_key(|class| class["value"].as_i64())
 }

@@ -5,17 +5,17 @@ use serde_json::{Map, Value, json};
 use stead_api::error::{ApiError, quote};
 use stead_api::meta;
 
-use super::find_in;
+use crate::lookup::Resource;
 use crate::server::Call;
 
-const CLASSES: (&str, &str, &str) = ("node.k8s.io", "v1", "runtimeclasses");
+const CLASSES: Resource<'static> = ("node.k8s.io", "runtimeclasses");
 
 /// Completes a pod by its class, and refuses what does not fit that.
 pub(super) fn admit_pod(call: &Call<'_>, pod: &mut Value) -> Result<(), ApiError> {
     let refused = |pod: &Value, why: &str| ApiError::forbidden("", "pods", meta::name(pod), why);
     let class = match pod["spec"]["runtimeClassName"].as_str() {
         None => Value::Null,
-        Some(name) => match find_in(call, CLASSES, "", name) {
+        Some(name) => match call.server.find(CLASSES, "", name) {
             Some((_, class)) => class.value(),
             None => {
                 let why = format!("pod rejected: RuntimeClass {} not found", quote(name));

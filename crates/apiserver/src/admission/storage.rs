@@ -6,10 +6,10 @@ use stead_api::error::ApiError;
 use stead_api::meta;
 use stead_api::quantity::Quantity;
 
-use super::{all, find_in};
+use crate::lookup::Resource;
 use crate::server::Call;
 
-const CLASSES: (&str, &str, &str) = ("storage.k8s.io", "v1", "storageclasses");
+const CLASSES: Resource<'static> = ("storage.k8s.io", "storageclasses");
 /// Keeps a claim while a pod uses it.
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Keeps a volume while a claim is bound to it.
@@ -74,13 +74,17 @@ pub(super) fn check_growth(call: &Call<'_>, claim: &Value, old: &Value) -> Resul
 }
 
 fn allows_expansion(call: &Call<'_>, class: &str) -> bool {
-    find_in(call, CLASSES, "", class).is_some_and(|(_, class)| class.value()["allowVolumeExpansion"] == true)
+    call.server
+        .find(CLASSES, "", class)
+        .is_some_and(|(_, class)| class.value()["allowVolumeExpansion"] == true)
 }
 
 /// The newest of the classes that are marked as default.
 fn default_class(call: &Call<'_>) -> Option<String> {
-    all(call, CLASSES)
-        .into_iter()
+    call.server
+        .all(CLASSES, "")
+        .iter()
+        .map(|class| class.value())
         .filter(|class| class["metadata"]["annotations"][DEFAULT_CLASS] == "true")
         .max_by_key(|class| meta::text(class, "creationTimestamp").to_owned())
         .map(|class| meta::name(&class).to_owned())

@@ -10,7 +10,6 @@ use stead_api::meta;
 
 use crate::identity::Identity;
 use crate::server::Inner;
-use crate::stored::key;
 
 const NAMESPACE: &str = "kube-system";
 const PREFIX: &str = "bootstrap-token-";
@@ -33,11 +32,8 @@ pub(super) fn parse(token: &str) -> Option<(&str, &str)> {
 impl Inner {
     /// Whom a bootstrap token shows.
     pub(super) fn bootstrapper(&self, id: &str, secret: &str, now: Timestamp) -> Option<Identity> {
-        let kind = self.registry.resource("", "v1", "secrets")?;
-        let stored = self
-            .store
-            .get(&key::object(kind, NAMESPACE, &format!("{PREFIX}{id}")))?;
-        identity(&stored.value.value(), id, secret, now)
+        let (_, stored) = self.find(("", "secrets"), NAMESPACE, &format!("{PREFIX}{id}"))?;
+        identity(&stored.value(), id, secret, now)
     }
 }
 

@@ -14,7 +14,6 @@ pub use token::{Claims, Reference, TokenError, TokenKey};
 
 use crate::identity::Identity;
 use crate::server::Inner;
-use crate::stored::key;
 
 /// The user that a client certificate names: its common name, with its organizations as groups.
 /// None where it has no common name. Whether it is ours has been checked by TLS.
@@ -123,12 +122,9 @@ impl Inner {
 
     /// Whether an object is still the one that a token names. A pod is until it has ended.
     fn is_current(&self, plural: &str, namespace: &str, wanted: &Reference, deleting: bool) -> bool {
-        let Some(kind) = self.registry.resource("", "v1", plural) else {
-            return false;
-        };
-        let object = self.store.get(&key::object(kind, namespace, &wanted.name));
-        object.is_some_and(|entry| {
-            let object = entry.value.value();
+        let found = self.find(("", plural), namespace, &wanted.name);
+        found.is_some_and(|(_, stored)| {
+            let object = stored.value();
             meta::uid(&object) == wanted.uid && (deleting || !meta::is_deleting(&object))
         })
     }

@@ -4,12 +4,12 @@
 use std::sync::LazyLock;
 
 use serde_json::Value;
+use stead_api::error::quote;
 
 use super::defaults;
 use super::policy::rules;
 use super::rules::{Asked, Rule};
 use crate::server::Inner;
-use crate::stored::key;
 
 const ROLE: &str = "system:node";
 /// Where nodes' leases are.
@@ -81,14 +81,10 @@ pub(super) fn decide(server: &Inner, node: &str, asked: &Asked<'_>) -> Result<()
         ("coordination.k8s.io", "leases", "") if namespace == LEASES => own(name, node, verb),
         ("coordination.k8s.io", "leases", "") => Err(format!(
             "can only access leases in the {} system namespace",
-            go_quoted(LEASES)
+            quote(LEASES)
         )),
         _ => Ok(()),
     }
-}
-
-fn go_quoted(text: &str) -> String {
-    stead_api::error::quote(text)
 }
 
 /// Objects that are named as their node. What is to be created has no name yet.
@@ -101,25 +97,15 @@ fn own(name: &str, node: &str, verb: &str) -> Result<(), String> {
 }
 
 fn get(server: &Inner, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-    let kind = server.registry.resource(group, "v1", plural)?;
-    let entry = server.store.get(&key::object(kind, namespace, name))?;
-    Some(entry.value.value())
+    let (_, stored) = server.find((group, plural), namespace, name)?;
+    Some(stored.value())
 }
 
 /// Pods of a namespace (of all, if it is empty) that are bound to a node.
 fn pods_of(server: &Inner, node: &str, namespace: &str) -> impl Iterator<Item = Value> {
-    let prefix = server
-        .registry
-        .resource("", "v1", "pods")
-        .map(|kind| key::prefix(kind, namespace));
-    let snapshot = server.store.snapshot();
-    let pods: Vec<Value> = prefix
-        .map(|prefix| {
-            let all = snapshot.prefix(&prefix).map(|(_, entry)| entry.value.value());
-            all.filter(|pod| pod["spec"]["nodeName"] == node).collect()
-        })
-        .unwrap_or_default();
-    pods.into_iter()
+    let pods = server.all(("", "pods"), namespace).into_iter();
+    pods.map(|pod| pod.value())
+        .filter(move |pod| pod["spec"]["nodeName"] == node)
 }
 
 fn is_volume_of(server: &Inner, node: &str, name: &str) -> bool {

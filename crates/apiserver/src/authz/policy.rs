@@ -189,9 +189,9 @@ impl Inner {
     pub(super) fn role(&self, reference: &RoleRef, namespace: &str) -> Result<Stored, ApiError> {
         let plural = reference.plural();
         let namespace = if plural == "roles" { namespace } else { "" };
-        let missing = || ApiError::not_found(GROUP, plural, &reference.name);
-        let kind = self.registry.resource(GROUP, "v1", plural).ok_or_else(missing)?;
-        let found = self.store.get(&key::object(kind, namespace, &reference.name));
-        found.map(|entry| entry.value).ok_or_else(missing)
+        let found = self.find((GROUP, plural), namespace, &reference.name);
+        found
+            .map(|(_, role)| role)
+            .ok_or_else(|| ApiError::not_found(GROUP, plural, &reference.name))
     }
 }

@@ -234,7 +234,7 @@ pub(crate) async fn create_object(
             encode(&stored_form(kind, new)),
             Condition::Absent,
         );
-        txn = caveat::add_to(txn, call.server, kind, told);
+        txn = caveat::add_to(txn, call.server, told);
         if let Some((namespace_key, revision)) = namespace {
             txn = txn.check(namespace_key, Condition::Unchanged(revision));
         }

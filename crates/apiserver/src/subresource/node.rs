@@ -13,7 +13,6 @@ use stead_api::meta;
 use crate::admission::webhook::{Part, Write as Webhooks};
 use crate::resource::{creation, current};
 use crate::server::Call;
-use crate::stored::key;
 
 /// Names the container that commands mean when they name none.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -218,18 +217,9 @@ fn node_address(call: &Call<'_>, pod: &Value) -> Result<SocketAddr, ApiError> {
 
 /// Where a node serves its API.
 pub(super) fn address_of(call: &Call<'_>, name: &str) -> Result<SocketAddr, ApiError> {
-    let kind = call
-        .server
-        .registry
-        .resource("", "v1", "nodes")
-        .expect("nodes are registered");
-    let node = call
-        .server
-        .store
-        .get(&key::object(kind, "", name))
-        .ok_or_else(|| ApiError::not_found("", "nodes", name))?
-        .value
-        .value();
+    let found = call.server.find(("", "nodes"), "", name);
+    let (_, stored) = found.ok_or_else(|| ApiError::not_found("", "nodes", name))?;
+    let node = stored.value();
     let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
     let address = addresses
         .filter(|address| address["type"] == "InternalIP")

@@ -16,7 +16,6 @@ use crate::options::WriteOptions;
 use crate::resource::{current, new_uid};
 use crate::respond;
 use crate::server::Call;
-use crate::stored::key;
 
 const DEFAULT_SECONDS: i64 = 3600;
 const MIN_SECONDS: i64 = 600;
@@ -141,18 +140,9 @@ fn bound(call: &Call<'_>, request: &Value, account: &Value) -> Result<Bound, Api
         }
     };
     let name = text("name");
-    let kind = call
-        .server
-        .registry
-        .resource("", "v1", plural)
-        .expect("pods and secrets are registered");
-    let object = call
-        .server
-        .store
-        .get(&key::object(kind, &call.path.namespace, name))
-        .ok_or_else(|| ApiError::not_found("", plural, name))?
-        .value
-        .value();
+    let found = call.server.find(("", plural), &call.path.namespace, name);
+    let (_, stored) = found.ok_or_else(|| ApiError::not_found("", plural, name))?;
+    let object = stored.value();
     let uid = text("uid");
     if !uid.is_empty() && uid != meta::uid(&object) {
         let why = format!(
