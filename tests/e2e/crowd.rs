@@ -2,13 +2,13 @@
 //!
 //! `STEAD_CROWD_SECONDS` sets for how long (default 20), `STEAD_CROWD_SEED` what they do; the seed is printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use futures::future::{try_join, try_join_all};
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::{Value, json};
 use stead_tests::client::{Access, Api};
 use stead_tests::{PATIENCE, on_a_cluster};
@@ -49,14 +49,17 @@ fn crowd() -> Result<()> {
 
 async fn all(access: &Access, time: Duration, seed: u64) -> Result<()> {
     let mut api = access.connect().await?;
-    for namespace in 0..NAMESPACES {
-        let object = json!({"metadata": {"name": format!("crowd-{namespace}")}});
+    let mut without: BTreeSet<String> = (0..NAMESPACES).map(|number| format!("crowd-{number}")).collect();
+    for name in &without {
+        let object = json!({"metadata": {"name": name}});
         api.ask(Method::POST, "/api/v1/namespaces", Some(&object)).await?;
-        // Pods need it.
-        let account = format!("/api/v1/namespaces/crowd-{namespace}/serviceaccounts/default");
-        while api.answer(Method::GET, &account, None).await?.0 == StatusCode::NOT_FOUND {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    }
+    // Pods need an account, which a controller makes in each.
+    let accounts = "/api/v1/serviceaccounts?watch=true&fieldSelector=metadata.name%3Ddefault";
+    let mut accounts = access.connect().await?.watch(accounts).await?;
+    while !without.is_empty() {
+        let (_, _, account) = accounts.next().await?;
+        without.remove(account["metadata"]["namespace"].as_str().unwrap_or_default());
     }
     let until = Instant::now() + time;
     let random = |number: usize| Rng::with_seed(seed.wrapping_add(number as u64));
